@@ -1,0 +1,3 @@
+//! stub
+pub struct Counting;
+pub struct Calls;

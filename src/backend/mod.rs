@@ -1,0 +1,149 @@
+//! Stores: a place where a repository's files lie. One small trait that suits a folder and an object store alike.
+//!
+//! A file is created whole or not at all, is durable when `put` returns, and is never overwritten. Stores know nothing of
+//! snapshots, keys or formats. Counting and faults are wrappers over any store.
+
+mod count;
+mod fault;
+mod local;
+mod memory;
+
+use std::fmt;
+
+pub use count::{Calls, Counting};
+pub use fault::{Fault, Faulty};
+pub use local::Local;
+pub use memory::Memory;
+
+use crate::error::StorageError;
+use crate::id::{ObjectName, SlotId};
+
+/// What the calls on a store return.
+pub type Result<T> = std::result::Result<T, StorageError>;
+
+/// A folder of the repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Area {
+    /// Holds the one file `manifest`.
+    Top,
+    Keys,
+    Packs,
+    Segments,
+    Snapshots,
+    Records,
+}
+
+impl Area {
+    pub const ALL: [Self; 6] = [Self::Top, Self::Keys, Self::Packs, Self::Segments, Self::Snapshots, Self::Records];
+
+    /// The folder's name; empty for the top.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::Top => "",
+            Self::Keys => "keys",
+            Self::Packs => "packs",
+            Self::Segments => "index",
+            Self::Snapshots => "snapshots",
+            Self::Records => "records",
+        }
+    }
+
+    /// What one file in it is called in messages.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Top => "file",
+            Self::Keys => "key slot",
+            Self::Packs => "pack",
+            Self::Segments => "index segment",
+            Self::Snapshots => "snapshot",
+            Self::Records => "record",
+        }
+    }
+}
+
+/// The name of one file of a repository.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    pub area: Area,
+    pub name: String,
+}
+
+impl Place {
+    pub fn manifest() -> Self {
+        Self { area: Area::Top, name: "manifest".into() }
+    }
+
+    pub fn key(id: SlotId) -> Self {
+        Self { area: Area::Keys, name: id.hex() }
+    }
+
+    pub fn pack(name: ObjectName) -> Self {
+        Self { area: Area::Packs, name: name.hex() }
+    }
+
+    pub fn segment(name: ObjectName) -> Self {
+        Self { area: Area::Segments, name: name.hex() }
+    }
+
+    pub fn snapshot(name: ObjectName) -> Self {
+        Self { area: Area::Snapshots, name: name.hex() }
+    }
+
+    pub fn record(name: ObjectName) -> Self {
+        Self { area: Area::Records, name: name.hex() }
+    }
+
+    /// Path below the repository, with `/`. Packs are spread over 256 folders by the first two digits of their name.
+    pub fn path(&self) -> String {
+        match self.area {
+            Area::Top => self.name.clone(),
+            Area::Packs => format!("packs/{}/{}", &self.name.get(..2).unwrap_or("00"), self.name),
+            area => format!("{}/{}", area.folder(), self.name),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.area {
+            Area::Top => write!(f, "{}", self.name),
+            area => write!(f, "{} {}", area.noun(), self.name),
+        }
+    }
+}
+
+/// A file in a listing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    pub name: String,
+    /// Stored bytes.
+    pub size: u64,
+}
+
+/// A store.
+pub trait Backend: Send + Sync {
+    /// Creates a file with these bytes: durable, whole or not at all. `Exists` if there is one of that name.
+    fn put(&self, place: &Place, bytes: &[u8]) -> Result<()>;
+
+    /// All bytes of a file of at most `bytes_max`.
+    fn get(&self, place: &Place, bytes_max: u64) -> Result<Vec<u8>>;
+
+    /// Fills `buffer` with the bytes from `offset` on, or fails with `Short`.
+    fn read_at(&self, place: &Place, offset: u64, buffer: &mut [u8]) -> Result<()>;
+
+    /// Every file in an area, in no order. An area that does not exist is an error, not an empty list.
+    /// Temporary and foreign files (names that no `Place` constructor makes) are left out.
+    fn list(&self, area: Area) -> Result<Vec<Listed>>;
+
+    /// Removes a file.
+    fn delete(&self, place: &Place) -> Result<()>;
+
+    /// Where the store is, for people.
+    fn location(&self) -> String;
+
+    /// Makes the areas of a new repository. Fails with `Exists` where anything else is in the way.
+    fn create_areas(&self) -> Result<()>;
+
+    /// Asks that the next read of a file comes from the medium and not from a cache of this machine.
+    fn forget_cached(&self, _place: &Place) {}
+}

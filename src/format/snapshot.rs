@@ -1,0 +1,115 @@
+//! Snapshots: who, when, what, totals, and the recipes of the catalog and its table of paths; sealed, as JSON.
+//!
+//! Fields are only ever added. Recipes are hex of their binary form. Paths are shown as text (control characters and invalid UTF-8
+//! escaped): the catalog has the exact bytes.
+
+use super::codec::Reader;
+use super::recipe::Recipe;
+use super::{Result, from_json, to_json};
+
+/// Counts of what a snapshot holds and what it cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Totals {
+    pub files: u64,
+    pub folders: u64,
+    /// Everything else: links, devices, sockets, fifos.
+    pub others: u64,
+    /// Plain bytes of all files and streams, holes left out.
+    pub bytes: u64,
+    /// Plain bytes that were new to the repository.
+    pub bytes_new: u64,
+    /// Bytes this snapshot added to the store: packs and index segments.
+    pub bytes_stored: u64,
+    pub files_new: u64,
+    pub files_changed: u64,
+    pub files_unmodified: u64,
+    /// Paths that could not be read, or changed while they were read.
+    pub flawed: u64,
+}
+
+/// What was backed up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    #[default]
+    Stream,
+    Tree,
+}
+
+/// The contents of a snapshot.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Snapshot {
+    /// When the backup began.
+    pub time: jiff::Timestamp,
+    /// How long it took, in seconds.
+    #[serde(default)]
+    pub seconds: f64,
+    pub host: String,
+    #[serde(default)]
+    pub user: String,
+    /// The stream's name, or what the folders share; with the host the group it is compared and kept in.
+    pub name: String,
+    #[serde(default)]
+    pub tags: Vec<String>,
+    pub source: SourceKind,
+    /// The paths that were asked for.
+    #[serde(default)]
+    pub paths: Vec<String>,
+    #[serde(default)]
+    pub parent: Option<crate::id::SnapshotId>,
+    #[serde(default)]
+    pub totals: Totals,
+    /// The program that wrote it.
+    #[serde(default)]
+    pub program: String,
+    pub catalog: RecipeText,
+    /// Length of the catalog in bytes.
+    pub catalog_len: u64,
+    pub path_table: RecipeText,
+}
+
+impl Snapshot {
+    pub fn encode(&self) -> Vec<u8> {
+        to_json(self)
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        from_json(bytes)
+    }
+
+    /// Whether all sources could be read.
+    pub fn is_complete(&self) -> bool {
+        self.totals.flawed == 0
+    }
+}
+
+/// A recipe inside JSON: hex of its binary form.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecipeText(pub Recipe);
+
+impl serde::Serialize for RecipeText {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut bytes = Vec::new();
+        self.0.encode(&mut bytes);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        serializer.serialize_str(&hex)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for RecipeText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        use serde::de::Error;
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        let digits = text.as_bytes();
+        if digits.len() % 2 != 0 || !text.is_ascii() {
+            return Err(D::Error::custom("a recipe is not hex"));
+        }
+        let pairs = (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16));
+        let bytes: Vec<u8> = pairs.collect::<std::result::Result<_, _>>().map_err(D::Error::custom)?;
+        let mut reader = Reader::new(&bytes);
+        let recipe = Recipe::decode(&mut reader).map_err(D::Error::custom)?;
+        reader.finish().map_err(D::Error::custom)?;
+        Ok(Self(recipe))
+    }
+}

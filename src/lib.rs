@@ -1,0 +1,28 @@
+//! The engine of `snap`: content-addressed, deduplicating, encrypted snapshots.
+//!
+//! Modules live on floors and name only modules on lower floors; `tests/it/tidy.rs` holds that table.
+//! The library never prints, asks or reads the environment: only [`cli`] does.
+#![forbid(unsafe_code)]
+
+// Floor 0
+pub mod error;
+pub mod id;
+pub mod limits;
+pub mod progress;
+pub mod world;
+// Floor 1
+pub mod chunking;
+pub mod compression;
+pub mod crypto;
+pub mod format;
+// Floor 2
+pub mod backend;
+pub mod index;
+pub mod source;
+pub mod target;
+// Floor 3
+pub mod repo;
+// Floor 4
+pub mod ops;
+// Floor 6
+pub mod cli;

@@ -1,0 +1,100 @@
+//! Every limit of the program, named once. `docs/MANUAL.md` states those a user can meet.
+//!
+//! Sizes are in bytes unless the name says otherwise. Reading code refuses what is beyond these
+//! before it allocates; writing code never produces it.
+
+/// The format this build writes, and the newest it reads.
+pub const FORMAT_VERSION: u16 = 1;
+
+/// Smallest chunk FastCDC cuts, but for the last of a file.
+pub const CHUNK_BYTES_MIN: usize = 4 << 10;
+/// Chunk size FastCDC aims at.
+pub const CHUNK_BYTES_AVG: usize = 16 << 10;
+/// Largest chunk.
+pub const CHUNK_BYTES_MAX: usize = 128 << 10;
+
+/// Plain bytes at which a frame is closed.
+pub const FRAME_BYTES_TARGET: usize = 1 << 20;
+/// Plain bytes a frame may hold.
+pub const FRAME_BYTES_MAX: usize = FRAME_BYTES_TARGET + CHUNK_BYTES_MAX;
+/// Chunks a frame may hold (many tiny files).
+pub const FRAME_CHUNKS_MAX: usize = 4096;
+/// Stored bytes a frame's box may have: its plain bytes, table, base and seal.
+pub const FRAME_STORED_BYTES_MAX: usize = 8 << 20;
+/// Plain bytes of old chunks a delta frame may be compressed against.
+pub const DELTA_BASE_BYTES_MAX: usize = 4 << 20;
+/// Runs in the base of a delta frame.
+pub const DELTA_BASE_RUNS_MAX: usize = 4096;
+
+/// Stored bytes at which a pack is closed.
+pub const PACK_BYTES_TARGET: usize = 16 << 20;
+/// Stored bytes a pack may have.
+pub const PACK_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of a pack's footer.
+pub const FOOTER_BYTES_MAX: usize = 64 << 20;
+/// How much of a pack's end is read at first to find its footer.
+pub const FOOTER_READ_BYTES: u64 = 64 << 10;
+
+/// Stored bytes of a manifest, snapshot, record or key slot.
+pub const RECORD_BYTES_MAX: u64 = 16 << 20;
+/// Stored bytes of an index segment.
+pub const SEGMENT_BYTES_MAX: u64 = 512 << 20;
+/// New chunks after which a running backup writes an index segment (a checkpoint).
+pub const CHECKPOINT_CHUNKS: usize = 256 << 10;
+
+/// Runs in one recipe block; a recipe with more is a stream of blocks.
+pub const RECIPE_BLOCK_RUNS: usize = 256;
+/// Levels of indirection of a recipe.
+pub const RECIPE_DEPTH_MAX: u8 = 6;
+
+/// Path of an entry, in bytes.
+pub const PATH_BYTES_MAX: usize = 1 << 20;
+/// One name in a path, in bytes.
+pub const NAME_BYTES_MAX: usize = 4096;
+/// Encoded metadata of one catalog entry without its recipe.
+pub const ENTRY_BYTES_MAX: usize = 64 << 20;
+/// Bytes of catalog between two rows of its table of paths.
+pub const CATALOG_STRIDE_BYTES: u64 = 64 << 10;
+/// Entries that may wait for one open frame before it is closed for them.
+pub const ENTRIES_WAITING_MAX: usize = 4096;
+
+/// Bytes of input worked on at a time.
+pub const SLAB_BYTES: usize = 4 << 20;
+/// Files laid end to end in one slab.
+pub const SLAB_EVENTS_MAX: usize = 8192;
+/// Decoded frames the reader keeps, in plain bytes.
+pub const FRAME_CACHE_BYTES: usize = 24 << 20;
+/// Frames fetched together by the reader.
+pub const FETCH_FRAMES: usize = 12;
+/// Footers of packs kept decoded, in chunks of their tables.
+pub const FOOTER_CACHE_CHUNKS: usize = 512 << 10;
+/// Page cache of this host's index.
+pub const INDEX_CACHE_BYTES: usize = 24 << 20;
+/// Processes on one host that can have an index file of their own.
+pub const INDEX_LANES: usize = 16;
+
+/// Memory of a new password slot's Argon2id, in KiB.
+pub const ARGON2_MEMORY_KIB: u32 = 256 << 10;
+/// Passes of a new password slot's Argon2id.
+pub const ARGON2_PASSES: u32 = 3;
+/// Lanes of a new password slot's Argon2id.
+pub const ARGON2_LANES: u32 = 4;
+/// Least memory a slot may ask for, in KiB (OWASP's minimum).
+pub const ARGON2_MEMORY_KIB_MIN: u32 = 19 << 10;
+/// Most memory a slot may ask for, in KiB.
+pub const ARGON2_MEMORY_KIB_MAX: u32 = 4 << 20;
+/// Most passes a slot may ask for.
+pub const ARGON2_PASSES_MAX: u32 = 16;
+/// Most lanes a slot may ask for.
+pub const ARGON2_LANES_MAX: u32 = 16;
+/// Key slots of a repository.
+pub const KEY_SLOTS_MAX: usize = 64;
+/// Length of a password or key file.
+pub const SECRET_BYTES_MAX: usize = 64 << 10;
+
+/// Tail of a command's standard error that is kept.
+pub const STDERR_TAIL_BYTES: usize = 4 << 10;
+/// Pipe between a command and us.
+pub const PIPE_BYTES: usize = 1 << 20;
+/// An extended attribute's value.
+pub const XATTR_BYTES_MAX: usize = 16 << 20;

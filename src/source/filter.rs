@@ -1,0 +1,3 @@
+//! stub
+pub struct Filter;
+pub struct FilterRules;

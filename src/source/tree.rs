@@ -1,0 +1,3 @@
+//! stub
+pub struct TreeOptions;
+pub struct TreeSource;

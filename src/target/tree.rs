@@ -1,0 +1,4 @@
+//! stub
+pub struct TreeTarget;
+pub struct FileWriter;
+pub struct Found;
