@@ -13,7 +13,7 @@ use std::fmt;
 pub use count::{Calls, Counting};
 pub use fault::{Fault, Faulty};
 pub use local::Local;
-pub use memory::Memory;
+pub use memory::{Memory, MemoryState};
 
 use crate::error::StorageError;
 use crate::id::{ObjectName, SlotId};
@@ -57,6 +57,16 @@ impl Area {
             Self::Segments => "index segment",
             Self::Snapshots => "snapshot",
             Self::Records => "record",
+        }
+    }
+
+    /// Whether this is a name that a `Place` constructor makes here. Listings show no other.
+    pub fn holds(self, name: &str) -> bool {
+        let hex = |len: usize| name.len() == len && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        match self {
+            Self::Top => name == "manifest",
+            Self::Keys => hex(SlotId::LEN * 2),
+            _ => hex(ObjectName::LEN * 2),
         }
     }
 }
@@ -122,7 +132,8 @@ pub struct Listed {
 
 /// A store.
 pub trait Backend: Send + Sync {
-    /// Creates a file with these bytes: durable, whole or not at all. `Exists` if there is one of that name.
+    /// Creates a file with these bytes: durable, whole or not at all. `Exists` if there is one of that name, which is then
+    /// as durable as if this call had made it. After any other error the file may be there nevertheless, but whole.
     fn put(&self, place: &Place, bytes: &[u8]) -> Result<()>;
 
     /// All bytes of a file of at most `bytes_max`.
@@ -141,9 +152,51 @@ pub trait Backend: Send + Sync {
     /// Where the store is, for people.
     fn location(&self) -> String;
 
-    /// Makes the areas of a new repository. Fails with `Exists` where anything else is in the way.
+    /// Makes the areas of a new repository. Fails with `Exists` where anything else is in the way; areas and key slots
+    /// that an `init` cut short left behind are not.
     fn create_areas(&self) -> Result<()>;
 
     /// Asks that the next read of a file comes from the medium and not from a cache of this machine.
     fn forget_cached(&self, _place: &Place) {}
 }
+
+macro_rules! forward_to_inner {
+    ($($pointer:ty),*) => {$(
+        impl<B: Backend + ?Sized> Backend for $pointer {
+            fn put(&self, place: &Place, bytes: &[u8]) -> Result<()> {
+                (**self).put(place, bytes)
+            }
+
+            fn get(&self, place: &Place, bytes_max: u64) -> Result<Vec<u8>> {
+                (**self).get(place, bytes_max)
+            }
+
+            fn read_at(&self, place: &Place, offset: u64, buffer: &mut [u8]) -> Result<()> {
+                (**self).read_at(place, offset, buffer)
+            }
+
+            fn list(&self, area: Area) -> Result<Vec<Listed>> {
+                (**self).list(area)
+            }
+
+            fn delete(&self, place: &Place) -> Result<()> {
+                (**self).delete(place)
+            }
+
+            fn location(&self) -> String {
+                (**self).location()
+            }
+
+            fn create_areas(&self) -> Result<()> {
+                (**self).create_areas()
+            }
+
+            fn forget_cached(&self, place: &Place) {
+                (**self).forget_cached(place);
+            }
+        }
+    )*};
+}
+
+// So that wrappers nest and stores can be shared.
+forward_to_inner!(std::sync::Arc<B>, Box<B>);
