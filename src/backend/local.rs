@@ -43,6 +43,12 @@ impl Local {
         Self { root, open_packs: Mutex::new(LruCache::new(OPEN_PACKS)), link_only: AtomicBool::new(false) }
     }
 
+    /// The store in this folder, as if on a file system that cannot rename without replacing.
+    #[cfg(test)]
+    pub fn without_rename(root: PathBuf) -> Self {
+        Self { link_only: AtomicBool::new(true), ..Self::new(root) }
+    }
+
     fn path(&self, place: &Place) -> PathBuf {
         assert!(place.area.holds(&place.name), "{place:?} is no name of a stored file");
         self.root.join(place.path())

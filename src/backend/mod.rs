@@ -3,6 +3,8 @@
 //! A file is created whole or not at all, is durable when `put` returns, and is never overwritten. Stores know nothing of
 //! snapshots, keys or formats. Counting and faults are wrappers over any store.
 
+#[cfg(test)]
+mod conformance;
 mod count;
 mod fault;
 mod local;
@@ -11,7 +13,7 @@ mod memory;
 use std::fmt;
 
 pub use count::{Calls, Counting};
-pub use fault::{Fault, Faulty};
+pub use fault::{Call, Fault, Faulty, Operation};
 pub use local::Local;
 pub use memory::{Memory, MemoryState};
 
