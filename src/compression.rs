@@ -1,1 +1,197 @@
-//! stub
+//! Compression of frames: zstd alone, zstd against old bytes (a prefix), or stored as it is.
+//!
+//! Decompression always goes into a buffer of the exact plain length, which is authenticated, so no input can ask for more.
+//! What is written here decides bytes on disk but not ids: a later build may compress better and reads everything older.
+
+use zstd_safe::{CCtx, CParameter, DCtx, DParameter, ResetDirective};
+
+use crate::format::frame::Codec;
+
+/// How hard to try.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Level {
+    Off,
+    Fastest,
+    /// As much as keeps compression off the critical path.
+    #[default]
+    Auto,
+    Better,
+    Max,
+}
+
+impl Level {
+    fn zstd(self) -> i32 {
+        match self {
+            Self::Off | Self::Fastest => 1,
+            Self::Auto => 3,
+            Self::Better => 9,
+            Self::Max => 19,
+        }
+    }
+}
+
+/// The compressor or decompressor failed; the text is zstd's.
+#[derive(Debug, thiserror::Error)]
+#[error("zstd: {0}")]
+pub struct CompressionError(&'static str);
+
+type Result<T> = std::result::Result<T, CompressionError>;
+
+fn named(code: usize) -> CompressionError {
+    CompressionError(zstd_safe::get_error_name(code))
+}
+
+/// Bytes of a frame looked at to tell whether it is worth compressing.
+const SAMPLE_BYTES: usize = 16 << 10;
+
+/// A reusable context for plain frames.
+pub struct Compressor {
+    level: Level,
+    context: CCtx<'static>,
+    sampler: CCtx<'static>,
+    sample: Vec<u8>,
+}
+
+impl Compressor {
+    pub fn new(level: Level) -> Result<Self> {
+        let mut context = CCtx::create();
+        set(&mut context, &[CParameter::CompressionLevel(level.zstd()), CParameter::ContentSizeFlag(false)])?;
+        let mut sampler = CCtx::create();
+        set(&mut sampler, &[CParameter::CompressionLevel(1)])?;
+        Ok(Self { level, context, sampler, sample: Vec::new() })
+    }
+
+    /// Compresses `plain` into `out`, or says that it is better stored.
+    pub fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<Codec> {
+        out.clear();
+        if self.level == Level::Off || self.looks_random(plain)? {
+            return Ok(Codec::Stored);
+        }
+        out.reserve(zstd_safe::compress_bound(plain.len()));
+        self.context.compress2(out, plain).map_err(named)?;
+        Ok(if out.len() + plain.len() / 64 < plain.len() { Codec::Zstd } else { Codec::Stored })
+    }
+
+    /// Compresses `plain` against `prefix`: with tables that hold the prefix, which zstd's defaults for a frame's size do not.
+    pub fn compress_delta(&self, prefix: &[u8], plain: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        out.clear();
+        out.reserve(zstd_safe::compress_bound(plain.len()));
+        let mut context = CCtx::create();
+        let window = (prefix.len() + plain.len()).next_power_of_two().ilog2().clamp(17, 24);
+        let table = window.clamp(17, 20);
+        set(
+            &mut context,
+            &[
+                CParameter::CompressionLevel(self.level.zstd()),
+                CParameter::ContentSizeFlag(false),
+                CParameter::WindowLog(window),
+                CParameter::HashLog(table),
+                CParameter::ChainLog(table),
+            ],
+        )?;
+        context.ref_prefix(prefix).map_err(named)?;
+        context.compress2(out, plain).map_err(named)?;
+        Ok(())
+    }
+
+    /// Whether a few places of the frame, compressed quickly, do not shrink.
+    fn looks_random(&mut self, plain: &[u8]) -> Result<bool> {
+        if plain.len() < 4 * SAMPLE_BYTES {
+            return Ok(false);
+        }
+        for part in 0..3 {
+            let start = part * (plain.len() - SAMPLE_BYTES) / 2;
+            self.sample.clear();
+            self.sample.reserve(zstd_safe::compress_bound(SAMPLE_BYTES));
+            self.sampler.compress2(&mut self.sample, &plain[start..start + SAMPLE_BYTES]).map_err(named)?;
+            if self.sample.len() < SAMPLE_BYTES - SAMPLE_BYTES / 50 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn set(context: &mut CCtx, parameters: &[CParameter]) -> Result<()> {
+    parameters.iter().try_for_each(|parameter| context.set_parameter(*parameter).map(drop).map_err(named))
+}
+
+/// A reusable context for reading.
+pub struct Decompressor(DCtx<'static>);
+
+impl Default for Decompressor {
+    fn default() -> Self {
+        Self(DCtx::create())
+    }
+}
+
+impl Decompressor {
+    /// Brings back exactly `plain_len` bytes.
+    pub fn decompress(&mut self, codec: Codec, prefix: Option<&[u8]>, stored: &[u8], plain_len: usize) -> Result<Vec<u8>> {
+        if codec == Codec::Stored {
+            return match stored.len() == plain_len {
+                true => Ok(stored.to_vec()),
+                false => Err(CompressionError("stored bytes of another length")),
+            };
+        }
+        let mut plain = Vec::with_capacity(plain_len);
+        match prefix {
+            None => {
+                // A corrupt frame must not leave state for the next one.
+                self.0.reset(ResetDirective::SessionOnly).map_err(named)?;
+                self.0.decompress(&mut plain, stored).map_err(named)?;
+            }
+            Some(prefix) => {
+                let mut context = DCtx::create();
+                context.set_parameter(DParameter::WindowLogMax(27)).map_err(named)?;
+                context.ref_prefix(prefix).map_err(named)?;
+                context.decompress(&mut plain, stored).map_err(named)?;
+            }
+        }
+        match plain.len() == plain_len {
+            true => Ok(plain),
+            false => Err(CompressionError("other length than said")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_round_trips_and_random_bytes_are_stored() {
+        let text: Vec<u8> = (0..40_000u32).flat_map(|i| format!("line {}\n", i / 3).into_bytes()).collect();
+        let mut random = vec![0; 300_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut random);
+        for level in [Level::Off, Level::Fastest, Level::Auto, Level::Better, Level::Max] {
+            let mut compressor = Compressor::new(level).unwrap();
+            let mut out = Vec::new();
+            for (plain, expected) in [(&text, Codec::Zstd), (&random, Codec::Stored), (&vec![7], Codec::Stored)] {
+                let codec = compressor.compress(plain, &mut out).unwrap();
+                assert!(codec == expected || level == Level::Off);
+                let stored = if codec == Codec::Zstd { &out } else { plain };
+                assert_eq!(Decompressor::default().decompress(codec, None, stored, plain.len()).unwrap(), *plain);
+            }
+        }
+    }
+
+    #[test]
+    fn a_delta_is_small_and_needs_its_prefix() {
+        let mut old = vec![0; 1 << 20];
+        blake3::Hasher::new().finalize_xof().fill(&mut old);
+        let mut new = old.clone();
+        for at in (0..new.len()).step_by(9000) {
+            new[at] ^= 1;
+        }
+        let compressor = Compressor::new(Level::Auto).unwrap();
+        let mut out = Vec::new();
+        compressor.compress_delta(&old, &new, &mut out).unwrap();
+        assert!(out.len() < 5000, "{}", out.len());
+        let back = |prefix, len| Decompressor::default().decompress(Codec::Zstd, prefix, &out, len);
+        assert_eq!(back(Some(&old), new.len()).unwrap(), new);
+        assert!(back(None, new.len()).is_err());
+        assert!(back(Some(&old), new.len() - 1).is_err());
+        assert!(back(Some(&old), new.len() + 1).is_err());
+    }
+}

@@ -40,8 +40,11 @@ pub enum SourceKind {
 /// The contents of a snapshot.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Snapshot {
-    /// When the backup began.
+    /// The moment it stands for: when the backup began, unless the user said otherwise.
     pub time: jiff::Timestamp,
+    /// When the backup began, by the clock of its host.
+    #[serde(default)]
+    pub started: Option<jiff::Timestamp>,
     /// How long it took, in seconds.
     #[serde(default)]
     pub seconds: f64,
@@ -76,6 +79,11 @@ impl Snapshot {
 
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         from_json(bytes)
+    }
+
+    /// When the backup began.
+    pub fn started(&self) -> jiff::Timestamp {
+        self.started.unwrap_or(self.time)
     }
 
     /// Whether all sources could be read.

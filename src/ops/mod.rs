@@ -1,1 +1,10 @@
-//! stub
+//! What can be done with a repository: functions of the repository, options and progress that return a report.
+//!
+//! Nothing here prints or asks. What goes wrong with one path or object is reported as a problem and the rest goes on.
+
+pub mod backup;
+pub mod browse;
+pub mod check;
+pub mod dump;
+pub mod restore;
+pub mod stats;

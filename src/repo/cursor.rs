@@ -1,0 +1,181 @@
+//! The cursor: where the bytes of a stream are expected to lie already.
+//!
+//! It runs along the recipe of the older version, or, where there is none, along the frame in which the last known chunk lies, and
+//! keeps a window of the old chunks ahead. Only a chunk's hash decides that it is known; the cursor says where to look first, how
+//! long the next chunk was, and which old chunks stood where new ones stand now.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::gather::ChunkMap;
+use super::reader::Runs;
+use super::stock::Stock;
+use crate::format::frame::{BaseRun, FrameRecord};
+use crate::format::recipe::Run;
+use crate::id::{ChunkId, FrameId, ObjectName};
+
+/// Old chunks kept ahead: about 16 MiB of input.
+const WINDOW_CHUNKS: usize = 1024;
+/// How far ahead of what is expected one match alone may move the cursor.
+const LEAP_CHUNKS: u64 = 64;
+
+/// An old chunk.
+#[derive(Clone)]
+pub struct OldChunk {
+    pub record: Arc<FrameRecord>,
+    pub pack: ObjectName,
+    pub ordinal: u32,
+}
+
+impl OldChunk {
+    pub fn id(&self) -> ChunkId {
+        self.record.table.ids()[self.ordinal as usize]
+    }
+
+    pub fn len(&self) -> usize {
+        self.record.table.lens()[self.ordinal as usize] as usize
+    }
+
+    /// Itself as a base, or, because it lives in a delta frame, what that frame was made against in its place.
+    pub fn as_base(&self) -> Vec<(FrameId, u32, u32)> {
+        let Some(base) = &self.record.base else { return vec![(self.record.id, self.ordinal, 1)] };
+        let at = base.0.iter().map(|run| run.at).take_while(|&at| at <= self.ordinal).last();
+        let same = |run: &&BaseRun| Some(run.at) == at;
+        base.0.iter().filter(same).map(|run| (run.frame, run.first, run.count)).collect()
+    }
+}
+
+/// Where the runs come from.
+enum Track {
+    /// The recipe of an older version. Its last chunk may have ended because the file did.
+    Recipe(Box<Runs>),
+    /// The rest of one frame.
+    Frame,
+}
+
+/// Runs along what is expected.
+pub struct Cursor {
+    stock: Arc<Stock>,
+    track: Track,
+    window: VecDeque<OldChunk>,
+    /// Position of the window's first chunk, which is the one expected next.
+    at: u64,
+    by_id: ChunkMap<u64>,
+    /// The last frame met, because neighbouring runs often share it.
+    last: Option<(Arc<FrameRecord>, ObjectName)>,
+    /// A match too far ahead to follow alone.
+    leap: Option<u64>,
+    ended: bool,
+}
+
+impl Cursor {
+    /// A cursor along an older recipe.
+    pub fn along_recipe(stock: Arc<Stock>, runs: Runs) -> Self {
+        Self::new(stock, Track::Recipe(Box::new(runs)))
+    }
+
+    /// A cursor along the frame of a known chunk, from the chunk after it on.
+    pub fn along_frame(stock: Arc<Stock>, record: &Arc<FrameRecord>, pack: ObjectName, ordinal: u32) -> Self {
+        let mut cursor = Self::new(stock, Track::Frame);
+        let count = record.table.len() as u32 - ordinal - 1;
+        cursor.push_run(record, pack, &Run { frame: record.id, first: ordinal + 1, count });
+        cursor.ended = true;
+        cursor
+    }
+
+    fn new(stock: Arc<Stock>, track: Track) -> Self {
+        Self { stock, track, window: VecDeque::new(), at: 0, by_id: ChunkMap::default(), last: None, leap: None, ended: false }
+    }
+
+    /// Whether it runs along an older version, and not only along a frame.
+    pub fn has_recipe(&self) -> bool {
+        matches!(self.track, Track::Recipe(_))
+    }
+
+    /// Whether nothing is expected any more.
+    pub fn is_spent(&mut self) -> bool {
+        self.fill();
+        self.window.is_empty()
+    }
+
+    /// Lengths and ids of the chunks expected next, as far as they are sure to be cuts of FastCDC: not the one that ended an older file.
+    pub fn expected(&mut self) -> impl Iterator<Item = (usize, ChunkId)> + '_ {
+        self.fill();
+        let sure = match self.track {
+            Track::Recipe(_) if self.ended => self.window.len().saturating_sub(1),
+            Track::Recipe(_) => self.window.len(),
+            Track::Frame => 0,
+        };
+        self.window.iter().take(sure).map(|chunk| (chunk.len(), chunk.id()))
+    }
+
+    /// The chunk expected next.
+    pub fn next(&mut self) -> Option<&OldChunk> {
+        if self.window.is_empty() {
+            self.fill();
+        }
+        self.window.front()
+    }
+
+    /// How many chunks ahead an expected chunk with this id is, if it is near or confirms a leap.
+    pub fn find(&mut self, id: &ChunkId) -> Option<usize> {
+        if self.next().is_some_and(|next| next.id() == *id) {
+            self.leap = None;
+            return Some(0);
+        }
+        self.fill();
+        let position = *self.by_id.get(id)?;
+        if position < self.at {
+            return None;
+        }
+        let near = position - self.at <= LEAP_CHUNKS;
+        let confirmed = self.leap == Some(position);
+        self.leap = (!near && !confirmed).then_some(position + 1);
+        (near || confirmed).then_some((position - self.at) as usize)
+    }
+
+    /// Takes `count` chunks off the front.
+    pub fn advance(&mut self, count: usize) -> Vec<OldChunk> {
+        self.fill();
+        let count = count.min(self.window.len());
+        let taken: Vec<OldChunk> = self.window.drain(..count).collect();
+        for (i, chunk) in taken.iter().enumerate() {
+            let id = chunk.id();
+            if self.by_id.get(&id) == Some(&(self.at + i as u64)) {
+                self.by_id.remove(&id);
+            }
+        }
+        self.at += count as u64;
+        taken
+    }
+
+    fn fill(&mut self) {
+        while self.window.len() < WINDOW_CHUNKS / 2 && !self.ended {
+            let Track::Recipe(runs) = &mut self.track else { return };
+            match runs.next() {
+                Some(Ok(run)) => self.push(&run),
+                // An unreadable older version only costs the cursor.
+                Some(Err(_)) | None => self.ended = true,
+            }
+        }
+    }
+
+    /// Adds a run's chunks, unless their frame cannot be relied on.
+    fn push(&mut self, run: &Run) {
+        let known = self.last.take().filter(|(record, _)| record.id == run.frame);
+        let found = known.or_else(|| self.stock.frame(&run.frame).map(|(pack, record)| (record, pack)));
+        if let Some((record, pack)) = found {
+            self.push_run(&record, pack, run);
+            self.last = Some((record, pack));
+        }
+    }
+
+    fn push_run(&mut self, record: &Arc<FrameRecord>, pack: ObjectName, run: &Run) {
+        for ordinal in (run.first..run.first + run.count).filter(|&ordinal| record.has(ordinal as usize)) {
+            let position = self.at + self.window.len() as u64;
+            let chunk = OldChunk { record: record.clone(), pack, ordinal };
+            self.by_id.entry(chunk.id()).or_insert(position);
+            self.window.push_back(chunk);
+        }
+    }
+}

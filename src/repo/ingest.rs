@@ -1,0 +1,217 @@
+//! Slabs of input become entries with recipes: cut, hash in parallel, then known or new, in order.
+//!
+//! Where a stream was steady so far, the next slab is first hashed at the lengths expected by its cursor; if a hash differs, the
+//! rest of the slab is cut. Both ways give the same chunks: the same start and the same bytes end at the same cut.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::catalog::PendingEntry;
+use super::stream::Stream;
+use super::writer::Writer;
+use crate::error::Result;
+use crate::format::content::Hole;
+use crate::format::entry::{Entry, Flaw};
+use crate::format::envelope::Kind;
+use crate::format::recipe::Recipe;
+use crate::id::{ChunkId, ContentHash};
+use crate::source::{Event, Slab};
+
+/// What came of an event.
+pub enum Ingested {
+    /// An entry to be added to the catalog, in order.
+    Entry(PendingEntry),
+    Problem(crate::progress::Problem),
+}
+
+/// A file or stream in the middle of being read.
+struct OpenFile {
+    entry: Entry,
+    stream: Stream,
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+/// Consecutive bytes of one file in a slab.
+struct Part {
+    range: Range<usize>,
+    /// The file begins here.
+    begins: Option<Entry>,
+    /// The file ends here.
+    ends: Option<(Flaw, u64, Vec<Hole>)>,
+    pieces: Vec<Piece>,
+    whole_hash: Option<ContentHash>,
+}
+
+struct Piece {
+    range: Range<usize>,
+    id: ChunkId,
+}
+
+enum Step {
+    Part(Part),
+    Done(Ingested),
+}
+
+/// Takes slabs, one after another, of one source.
+pub struct Ingest<F> {
+    open: Option<OpenFile>,
+    /// What is left of the slab before: the start of a chunk.
+    carry: Vec<u8>,
+    /// The older version of a path's content.
+    older: F,
+}
+
+impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
+    pub fn new(older: F) -> Self {
+        Self { open: None, carry: Vec::new(), older }
+    }
+
+    /// Works through a slab and returns what came of its events, in order.
+    pub fn slab(&mut self, writer: &mut Writer, slab: &mut Slab) -> Result<Vec<Ingested>> {
+        let steps = self.lay_out(slab);
+        let mut done = Vec::new();
+        let mut parts: Vec<Step> = steps;
+        self.cut_and_hash(writer, &mut parts, &slab.bytes)?;
+        for step in parts {
+            match step {
+                Step::Done(ingested) => done.push(ingested),
+                Step::Part(part) => done.extend(self.accept(writer, part, &slab.bytes)?.map(Ingested::Entry)),
+            }
+        }
+        writer.check()?;
+        Ok(done)
+    }
+
+    /// Turns events into parts; puts the carried bytes before the slab's own.
+    fn lay_out(&mut self, slab: &mut Slab) -> Vec<Step> {
+        let carried = Slab::HEADROOM - self.carry.len();
+        slab.bytes[carried..Slab::HEADROOM].copy_from_slice(&self.carry);
+        self.carry.clear();
+        let mut steps = Vec::with_capacity(slab.events.len());
+        let mut part = self.open.is_some().then(|| Part::at(carried..Slab::HEADROOM));
+        for event in slab.events.drain(..) {
+            match event {
+                Event::Start { entry } => part = Some(Part { begins: Some(entry), ..Part::at(Slab::HEADROOM..Slab::HEADROOM) }),
+                Event::Bytes { range } => {
+                    let part = part.as_mut().expect("bytes belong to a file");
+                    match part.range.is_empty() {
+                        true => part.range = range,
+                        false => {
+                            assert_eq!(part.range.end, range.start, "a file's bytes lie end to end");
+                            part.range.end = range.end;
+                        }
+                    }
+                }
+                Event::End { flaw, size, holes } => {
+                    let part = part.take().expect("a file ends once");
+                    steps.push(Step::Part(Part { ends: Some((flaw, size, holes)), ..part }));
+                }
+                Event::Entry { entry, known } => steps.push(Step::Done(Ingested::Entry(PendingEntry::whole(entry, known)))),
+                Event::Problem(problem) => steps.push(Step::Done(Ingested::Problem(problem))),
+            }
+        }
+        steps.extend(part.map(Step::Part));
+        steps
+    }
+
+    fn cut_and_hash(&mut self, writer: &mut Writer, steps: &mut [Step], bytes: &[u8]) -> Result<()> {
+        let mut parts: Vec<&mut Part> = steps.iter_mut().filter_map(|step| if let Step::Part(part) = step { Some(part) } else { None }).collect();
+        // Only the first part can be in the middle of a file, and only it can be long.
+        if let (Some(open), Some(first)) = (&mut self.open, parts.first_mut()) {
+            let new = &bytes[first.range.start.max(Slab::HEADROOM)..first.range.end];
+            let hasher = &mut open.hasher;
+            let stream = &mut open.stream;
+            let hash_chunks = || expect_pieces(writer, stream, first, bytes);
+            rayon::join(|| { hasher.update_rayon(new); }, hash_chunks);
+            open.bytes += new.len() as u64;
+        }
+        for part in &mut parts {
+            self.carry.extend_from_slice(cut(writer, part, bytes));
+        }
+        let keys = writer.keys();
+        let pieces: Vec<&mut Piece> = parts.iter_mut().flat_map(|part| part.unhashed()).collect();
+        pieces.into_par_iter().with_min_len(4).for_each(|piece| piece.id = keys.chunk_id(Kind::DataPack, &bytes[piece.range.clone()]));
+        parts.par_iter_mut().with_min_len(4).filter(|part| part.begins.is_some()).for_each(|part| {
+            if part.ends.is_some() {
+                part.whole_hash = Some(ContentHash(*blake3::hash(&bytes[part.range.clone()]).as_bytes()));
+            }
+        });
+        Ok(())
+    }
+
+    /// Known or new, for a part's chunks; its entry if the file ends.
+    fn accept(&mut self, writer: &mut Writer, part: Part, bytes: &[u8]) -> Result<Option<PendingEntry>> {
+        if let Some(entry) = part.begins {
+            let older = (self.older)(&entry.path);
+            let stream = Stream::new(writer, Kind::DataPack, older.as_ref());
+            let mut hasher = blake3::Hasher::new();
+            if part.whole_hash.is_none() {
+                hasher.update_rayon(&bytes[part.range.clone()]);
+            }
+            self.open = Some(OpenFile { entry, stream, hasher, bytes: part.range.len() as u64 });
+        }
+        let open = self.open.as_mut().expect("a part belongs to a file");
+        open.stream.steady = true;
+        for piece in part.pieces {
+            open.stream.accept(writer, piece.id, &bytes[piece.range]).map_err(|error| writer.first_failure(error))?;
+        }
+        let Some((flaw, size, holes)) = part.ends else { return Ok(None) };
+        let open = self.open.take().expect("just used");
+        let hash = part.whole_hash.unwrap_or_else(|| ContentHash(*open.hasher.finalize().as_bytes()));
+        let recipe = open.stream.finish(writer).map_err(|error| writer.first_failure(error))?;
+        Ok(Some(PendingEntry::read(Entry { flaw, ..open.entry }, size, hash, holes, recipe, open.bytes)))
+    }
+}
+
+impl Part {
+    fn at(range: Range<usize>) -> Self {
+        Self { range, begins: None, ends: None, pieces: Vec::new(), whole_hash: None }
+    }
+
+    fn unhashed(&mut self) -> impl Iterator<Item = &mut Piece> {
+        self.pieces.iter_mut().filter(|piece| piece.id == UNHASHED)
+    }
+
+    /// Where the part's bytes that are in no piece yet begin.
+    fn uncut(&self) -> usize {
+        self.pieces.last().map_or(self.range.start, |piece| piece.range.end)
+    }
+}
+
+const UNHASHED: ChunkId = ChunkId([0; ChunkId::LEN]);
+
+/// Hashes a steady stream at the lengths its cursor expects, and keeps what comes out as expected.
+fn expect_pieces(writer: &Writer, stream: &mut Stream, part: &mut Part, bytes: &[u8]) {
+    if !stream.steady {
+        return;
+    }
+    let mut at = part.range.start;
+    let mut pieces = Vec::new();
+    for (len, id) in stream.expected() {
+        // A chunk longer than what is left is looked at with the next slab.
+        if at + len > part.range.end {
+            break;
+        }
+        pieces.push((at..at + len, id));
+        at += len;
+    }
+    let keys = writer.keys();
+    let wrong = pieces.par_iter().with_min_len(8).position_first(|(range, id)| keys.chunk_id(Kind::DataPack, &bytes[range.clone()]) != *id);
+    pieces.truncate(wrong.unwrap_or(pieces.len()));
+    part.pieces = pieces.into_iter().map(|(range, id)| Piece { range, id }).collect();
+}
+
+/// Cuts the rest of a part and returns what must wait for more bytes.
+fn cut<'b>(writer: &Writer, part: &mut Part, bytes: &'b [u8]) -> &'b [u8] {
+    let cutter = writer.cutter();
+    let mut at = part.uncut();
+    let end = part.range.end;
+    while at < end && (part.ends.is_some() || end - at >= cutter.max()) {
+        let len = cutter.cut(&bytes[at..end]);
+        part.pieces.push(Piece { range: at..at + len, id: UNHASHED });
+        at += len;
+    }
+    &bytes[at..end]
+}

@@ -1,0 +1,75 @@
+//! Objects of one sealed box: the manifest, index segments, snapshots and records.
+//!
+//! Inside the box: a codec byte, the length (u64), and the body, compressed where that is shorter. Nothing is stored before it has
+//! been opened again and compared.
+
+use crate::backend::{Area, Place};
+use crate::compression::{Compressor, Decompressor, Level};
+use crate::crypto::{Keys, Sealer};
+use crate::error::{Error, Result};
+use crate::format::codec::{Reader, Write};
+use crate::format::envelope::{Header, Kind, object_associated_data};
+use crate::format::frame::Codec;
+use crate::id::{ObjectName, RepositoryId};
+use crate::limits::*;
+
+/// The stored bytes of an object with this body.
+pub fn seal(sealer: &Sealer, body: &[u8]) -> Result<Vec<u8>> {
+    let read_back = |_: crate::compression::CompressionError| Error::ReadBack(format!("{:?}", sealer.header().kind));
+    let mut compressed = Vec::new();
+    let codec = Compressor::new(Level::Auto).and_then(|mut compressor| compressor.compress(body, &mut compressed)).map_err(read_back)?;
+    let mut plain = Vec::with_capacity(9 + body.len());
+    plain.put_u8(codec as u8);
+    plain.put_u64(body.len() as u64);
+    plain.put_bytes(if codec == Codec::Zstd { &compressed } else { body });
+    let associated_data = object_associated_data(sealer.header());
+    let sealed = sealer.seal(&associated_data, &plain);
+    let opened = sealer.open(&associated_data, &sealed).and_then(|plain| unpack(&plain).ok());
+    if opened.as_deref() != Some(body) {
+        return Err(Error::ReadBack(format!("{:?}", sealer.header().kind)));
+    }
+    let mut stored = sealer.header().encode();
+    stored.put_bytes(&sealed);
+    Ok(stored)
+}
+
+/// The header of an object that should be of `kind`.
+pub fn header(stored: &[u8], kind: Kind, what: &str) -> Result<Header> {
+    let header = Header::decode(&mut Reader::new(stored)).map_err(|error| error.of(what))?;
+    match header.kind == kind {
+        true => Ok(header),
+        false => Err(Error::damaged(what, format!("it is a {:?} and not a {kind:?}", header.kind))),
+    }
+}
+
+/// The body of an object.
+pub fn open(keys: &Keys, repository: RepositoryId, kind: Kind, what: &str, stored: &[u8]) -> Result<Vec<u8>> {
+    let header = header(stored, kind, what)?;
+    if header.repository != repository {
+        return Err(Error::damaged(what, "it belongs to another repository"));
+    }
+    let sealed = &stored[header.encode().len()..];
+    let plain = keys.seal_key(kind, &header.salt).open(&object_associated_data(&header), sealed);
+    let plain = plain.ok_or_else(|| Error::damaged(what, "its seal does not fit its bytes"))?;
+    unpack(&plain).map_err(|error| error.of(what))
+}
+
+fn unpack(plain: &[u8]) -> crate::format::Result<Vec<u8>> {
+    let mut reader = Reader::new(plain);
+    let codec = Codec::from_byte(reader.u8("codec")?)?;
+    let len = reader.u64("length of the body")?;
+    if len > SEGMENT_BYTES_MAX {
+        return Err(reader.malformed("length of the body"));
+    }
+    let malformed = reader.malformed("compressed body");
+    Decompressor::default().decompress(codec, None, reader.rest(), len as usize).map_err(|_| malformed)
+}
+
+/// Every object but the manifest and the key slots is named by the hash of its bytes.
+pub fn verify_name(place: &Place, stored: &[u8]) -> Result<()> {
+    let named = !matches!(place.area, Area::Top | Area::Keys);
+    match named && ObjectName::of(stored).hex() != place.name {
+        true => Err(Error::damaged(place, "its bytes do not fit its name")),
+        false => Ok(()),
+    }
+}

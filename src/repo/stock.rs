@@ -1,0 +1,95 @@
+//! What is stored already and may be relied on: frames in packs that the store lists, verified against those packs' footers.
+//!
+//! Everything taken from here is noted, so that the end of a run can prove it is still there.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, RwLock};
+
+use lru::LruCache;
+
+use super::cursor::Cursor;
+use super::locate::{Locator, Presence};
+use super::reader::{Reader, Runs};
+use crate::format::frame::FrameRecord;
+use crate::format::recipe::{Recipe, Run};
+use crate::id::{ChunkId, FrameId, ObjectName};
+
+/// Frame records kept at hand.
+const RECENT_FRAMES: usize = 256;
+
+type Known = (ObjectName, Arc<FrameRecord>);
+
+/// The stored frames a run may refer to.
+pub struct Stock {
+    locator: Arc<Locator>,
+    reader: Arc<Reader>,
+    presence: RwLock<Presence>,
+    recent: Mutex<LruCache<FrameId, Known>>,
+    reused: Mutex<HashSet<ObjectName>>,
+}
+
+impl Stock {
+    pub fn new(locator: Arc<Locator>, reader: Arc<Reader>, presence: Presence) -> Self {
+        let recent = Mutex::new(LruCache::new(RECENT_FRAMES.try_into().expect("not zero")));
+        Self { locator, reader, presence: RwLock::new(presence), recent, reused: Mutex::default() }
+    }
+
+    /// The record of a frame and the pack it is in.
+    pub fn frame(&self, id: &FrameId) -> Option<Known> {
+        if let Some(known) = self.recent.lock().expect("no panic holds it").get(id) {
+            return Some(known.clone());
+        }
+        let (pack, record) = self.locator.record(id, &self.presence.read().expect("no panic holds it"))?;
+        let known = (pack.name, record);
+        self.recent.lock().expect("no panic holds it").put(*id, known.clone());
+        Some(known)
+    }
+
+    /// The frame that holds a chunk, its pack, and the chunk's place in it.
+    pub fn chunk(&self, id: &ChunkId) -> Option<(ObjectName, Arc<FrameRecord>, u32)> {
+        let (pack, record, ordinal) = self.locator.chunk(id, &self.presence.read().expect("no panic holds it"))?;
+        Some((pack.name, record, ordinal))
+    }
+
+    /// Whether all chunks of a recipe, and of the recipe itself if it is long, are there; if so they are noted as relied on.
+    pub fn covers(&self, recipe: &Recipe) -> bool {
+        let direct = recipe.runs.iter().all(|run| self.covers_run(run));
+        if !direct || recipe.depth == 0 {
+            return direct;
+        }
+        // The runs of the recipe one level below are what this one's bytes say.
+        (1..=recipe.depth).all(|levels| {
+            let view = Recipe { depth: levels, runs: recipe.runs.clone() };
+            Runs::new(self.reader.clone(), view).all(|run| run.is_ok_and(|run| self.covers_run(&run)))
+        })
+    }
+
+    fn covers_run(&self, run: &Run) -> bool {
+        let Some((pack, record)) = self.frame(&run.frame) else { return false };
+        let all = (run.first..run.first + run.count).all(|ordinal| record.has(ordinal as usize));
+        if all {
+            self.rely_on(pack);
+        }
+        all
+    }
+
+    /// Notes that the snapshot relies on a pack.
+    pub fn rely_on(&self, pack: ObjectName) {
+        self.reused.lock().expect("no panic holds it").insert(pack);
+    }
+
+    /// The packs relied on so far.
+    pub fn relied_on(&self) -> HashSet<ObjectName> {
+        self.reused.lock().expect("no panic holds it").clone()
+    }
+
+    /// A pack was stored.
+    pub fn add_pack(&self, name: ObjectName, size: u64) {
+        self.presence.write().expect("no panic holds it").add(name, size);
+    }
+
+    /// A cursor along an older recipe.
+    pub fn cursor(self: &Arc<Self>, recipe: Recipe) -> Cursor {
+        Cursor::along_recipe(self.clone(), Runs::new(self.reader.clone(), recipe))
+    }
+}

@@ -1,0 +1,234 @@
+//! From the chunks of one stream to its recipe, and byte streams of our own (catalogs, long recipes) on the same road.
+
+use std::collections::VecDeque;
+
+use super::cursor::{Cursor, OldChunk};
+use super::gather::FrameRef;
+use super::writer::Writer;
+use crate::error::Result;
+use crate::format::envelope::Kind;
+use crate::format::frame::BaseRun;
+use crate::format::recipe::{Recipe, Run, encode_block};
+use crate::id::ChunkId;
+use crate::limits::*;
+
+/// A run whose frame may still be open.
+#[derive(Clone, Debug)]
+struct OpenRun {
+    frame: FrameRef,
+    first: u32,
+    count: u32,
+}
+
+impl OpenRun {
+    fn close(&self) -> Option<Run> {
+        self.frame.id().map(|frame| Run { frame, first: self.first, count: self.count })
+    }
+}
+
+/// A recipe that is complete but may refer to open frames.
+#[derive(Debug)]
+pub struct OpenRecipe {
+    depth: u8,
+    runs: VecDeque<OpenRun>,
+}
+
+impl OpenRecipe {
+    /// The recipe, once all its frames are closed.
+    pub fn close(&self) -> Option<Recipe> {
+        // The last run closes last, mostly: a cheap "no" first.
+        self.runs.back().is_none_or(|run| run.frame.id().is_some()).then_some(())?;
+        let runs = self.runs.iter().map(OpenRun::close).collect::<Option<_>>()?;
+        Some(Recipe { depth: self.depth, runs })
+    }
+}
+
+/// New chunks since the last known one.
+struct Gap {
+    frame: FrameRef,
+    ordinal: u32,
+    count: usize,
+}
+
+/// The chunks of one stream, in order.
+pub struct Stream {
+    kind: Kind,
+    cursor: Option<Cursor>,
+    gap: Option<Gap>,
+    runs: VecDeque<OpenRun>,
+    spilled: Option<Box<MetaStream>>,
+    /// The older version's recipe, if it is deep: where the recipe's own stream is expected.
+    older_recipe: Option<Recipe>,
+    /// Every chunk since the last slab's start was the one expected.
+    pub steady: bool,
+}
+
+impl Stream {
+    /// A stream that may resemble an older one.
+    pub fn new(writer: &Writer, kind: Kind, older: Option<&Recipe>) -> Self {
+        let cursor = older.map(|recipe| writer.stock().cursor(recipe.clone()));
+        let deeper = older.filter(|recipe| recipe.depth > 0).map(|recipe| Recipe { depth: recipe.depth - 1, runs: recipe.runs.clone() });
+        Self { kind, steady: cursor.is_some(), cursor, gap: None, runs: VecDeque::new(), spilled: None, older_recipe: deeper }
+    }
+
+    /// Lengths and ids of the chunks expected next.
+    pub fn expected(&mut self) -> impl Iterator<Item = (usize, ChunkId)> + '_ {
+        self.cursor.iter_mut().flat_map(Cursor::expected)
+    }
+
+    /// Takes the next chunk: refers to it where it is known, gathers it where it is new.
+    pub fn accept(&mut self, writer: &mut Writer, id: ChunkId, bytes: &[u8]) -> Result<()> {
+        let (frame, ordinal) = match self.known(writer, &id) {
+            Some(place) => place,
+            None => self.add_new(writer, id, bytes),
+        };
+        self.push(frame, ordinal);
+        if writer.gather(self.kind).is_full() {
+            self.settle_gap(writer, None);
+            writer.gather(self.kind).close()?;
+        }
+        if self.runs.len() > 2 * RECIPE_BLOCK_RUNS {
+            self.spill(writer, false)?;
+        }
+        Ok(())
+    }
+
+    fn known(&mut self, writer: &mut Writer, id: &ChunkId) -> Option<(FrameRef, u32)> {
+        if let Some(ahead) = self.cursor.as_mut().and_then(|cursor| cursor.find(id)) {
+            self.steady &= ahead == 0 && self.gap.is_none();
+            self.settle_gap(writer, Some(ahead));
+            let old = self.cursor.as_mut().and_then(|cursor| cursor.advance(1).pop())?;
+            writer.stock().rely_on(old.pack);
+            return Some((FrameRef::Stored(old.record.id), old.ordinal));
+        }
+        self.steady = false;
+        if let Some(place) = writer.gather(self.kind).fresh(id) {
+            self.settle_gap(writer, None);
+            return Some(place);
+        }
+        let (pack, record, ordinal) = writer.stock().chunk(id)?;
+        self.settle_gap(writer, None);
+        writer.stock().rely_on(pack);
+        let follow = match &mut self.cursor {
+            None => true,
+            Some(cursor) => !cursor.has_recipe() || cursor.is_spent(),
+        };
+        if follow {
+            self.cursor = Some(Cursor::along_frame(writer.stock().clone(), &record, pack, ordinal));
+        }
+        Some((FrameRef::Stored(record.id), ordinal))
+    }
+
+    fn add_new(&mut self, writer: &mut Writer, id: ChunkId, bytes: &[u8]) -> (FrameRef, u32) {
+        let (frame, ordinal) = writer.gather(self.kind).add(id, bytes);
+        match &mut self.gap {
+            Some(gap) if gap.frame.is(&frame) => gap.count += 1,
+            gap => *gap = Some(Gap { frame: frame.clone(), ordinal, count: 1 }),
+        }
+        (frame, ordinal)
+    }
+
+    /// Ends a stretch of new chunks: the old chunks in its place become a base. `ahead` says how far the next known chunk is; without
+    /// it, as many old chunks are taken as there are new ones.
+    fn settle_gap(&mut self, writer: &mut Writer, ahead: Option<usize>) {
+        let gap = self.gap.take();
+        let Some(cursor) = &mut self.cursor else { return };
+        let old = match (&gap, ahead) {
+            (_, Some(ahead)) => cursor.advance(ahead),
+            (Some(gap), None) => cursor.advance(gap.count),
+            (None, None) => return,
+        };
+        let Some(gap) = gap else { return };
+        for chunk in old {
+            add_base(writer, self.kind, &gap, &chunk);
+        }
+    }
+
+    fn push(&mut self, frame: FrameRef, ordinal: u32) {
+        match self.runs.back_mut() {
+            Some(last) if last.first + last.count == ordinal && last.frame.is(&frame) => last.count += 1,
+            _ => self.runs.push_back(OpenRun { frame, first: ordinal, count: 1 }),
+        }
+    }
+
+    /// Writes blocks of a long recipe to a stream of its own: as many as are full and closed, or all.
+    fn spill(&mut self, writer: &mut Writer, all: bool) -> Result<()> {
+        while self.runs.len() >= RECIPE_BLOCK_RUNS || all && !self.runs.is_empty() {
+            let count = self.runs.len().min(RECIPE_BLOCK_RUNS);
+            let Some(block) = self.runs.iter().take(count).map(OpenRun::close).collect::<Option<Vec<_>>>() else { return Ok(()) };
+            self.runs.drain(..count);
+            let mut bytes = Vec::new();
+            encode_block(&block, &mut bytes);
+            if self.spilled.is_none() {
+                self.spilled = Some(Box::new(MetaStream::new(writer, self.older_recipe.as_ref())));
+            }
+            self.spilled.as_mut().expect("just made").push(writer, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// The stream ended.
+    pub fn finish(mut self, writer: &mut Writer) -> Result<OpenRecipe> {
+        self.settle_gap(writer, None);
+        if self.spilled.is_none() && self.runs.len() <= RECIPE_BLOCK_RUNS {
+            return Ok(OpenRecipe { depth: 0, runs: self.runs });
+        }
+        writer.gather(self.kind).close()?;
+        self.spill(writer, true)?;
+        let inner = self.spilled.expect("a long recipe was spilled").finish(writer)?;
+        Ok(OpenRecipe { depth: inner.depth + 1, runs: inner.runs })
+    }
+}
+
+fn add_base(writer: &mut Writer, kind: Kind, gap: &Gap, old: &OldChunk) {
+    for (frame, first, count) in old.as_base() {
+        let run = BaseRun { at: gap.ordinal, frame, first, count };
+        // A stand-in's chunks are about as long as the chunk they stand for.
+        writer.gather(kind).add_base(&gap.frame, run, old.len());
+    }
+}
+
+/// A byte stream of our own, kept in catalog packs.
+pub struct MetaStream {
+    stream: Stream,
+    buffer: Vec<u8>,
+    /// Bytes pushed so far.
+    pub len: u64,
+}
+
+impl MetaStream {
+    /// Bytes gathered before they are cut.
+    const BUFFER_BYTES: usize = 4 * CHUNK_BYTES_MAX;
+
+    pub fn new(writer: &Writer, older: Option<&Recipe>) -> Self {
+        Self { stream: Stream::new(writer, Kind::CatalogPack, older), buffer: Vec::new(), len: 0 }
+    }
+
+    pub fn push(&mut self, writer: &mut Writer, bytes: &[u8]) -> Result<()> {
+        self.len += bytes.len() as u64;
+        self.buffer.extend_from_slice(bytes);
+        match self.buffer.len() >= Self::BUFFER_BYTES {
+            true => self.cut(writer, CHUNK_BYTES_MAX),
+            false => Ok(()),
+        }
+    }
+
+    /// Cuts and accepts chunks until fewer than `keep` bytes are left.
+    fn cut(&mut self, writer: &mut Writer, keep: usize) -> Result<()> {
+        let mut at = 0;
+        while self.buffer.len() - at >= keep.max(1) {
+            let rest = &self.buffer[at..];
+            let chunk = &rest[..writer.cutter().cut(rest)];
+            let id = writer.keys().chunk_id(Kind::CatalogPack, chunk);
+            self.stream.accept(writer, id, chunk)?;
+            at += chunk.len();
+        }
+        self.buffer.drain(..at);
+        Ok(())
+    }
+
+    pub fn finish(mut self, writer: &mut Writer) -> Result<OpenRecipe> {
+        self.cut(writer, 0)?;
+        self.stream.finish(writer)
+    }
+}

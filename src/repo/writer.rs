@@ -1,0 +1,303 @@
+//! One writing run: the threads between gathered frames and stored packs, and what it relied on.
+//!
+//! ```text
+//! gather -> [jobs] -> sealers (a thread a core) -> packer -> [packs] -> uploader (one thread) -> store
+//! ```
+//!
+//! Queues are short, so memory is bounded. The first failure is kept, everything stops, and `finish` returns it.
+//! A run that is dropped still writes an index segment for the packs it stored, so that the next one finds them.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::gather::{FrameJob, Gather};
+use super::locate::Presence;
+use super::packer::{ClosedPack, Packer, UploadTotals, Uploader};
+use super::sealers::{FrameSealer, SealerTotals};
+use super::stock::Stock;
+use super::Repository;
+use crate::backend::{Area, Place};
+use crate::chunking::Cutter;
+use crate::compression::Level;
+use crate::crypto::Keys;
+use crate::error::{Error, Result};
+use crate::format::envelope::Kind;
+use crate::format::record::Record;
+use crate::id::{ChunkId, ObjectName};
+use crate::index::Scope;
+use crate::limits::*;
+
+/// How a run writes.
+#[derive(Clone, Copy, Debug)]
+pub struct WriterOptions {
+    pub level: Level,
+    /// Compress new chunks against the old ones in their place.
+    pub delta: bool,
+    /// Store nothing.
+    pub dry_run: bool,
+    /// Sealing threads; 0 for one a core.
+    pub threads: usize,
+}
+
+/// What a run stored.
+#[derive(Clone, Debug, Default)]
+pub struct Cost {
+    pub bytes_new: u64,
+    pub data_bytes: u64,
+    pub catalog_bytes: u64,
+    pub segment_bytes: u64,
+    pub packs: u64,
+    pub delta_frames: u64,
+    pub delta_plain_bytes: u64,
+    pub delta_stored_bytes: u64,
+}
+
+impl Cost {
+    /// All bytes added to the store.
+    pub fn stored(&self) -> u64 {
+        self.data_bytes + self.catalog_bytes + self.segment_bytes
+    }
+}
+
+/// The first failure of any thread.
+type Failure = Arc<Mutex<Option<Error>>>;
+
+/// A writing run.
+pub struct Writer {
+    stock: Arc<Stock>,
+    cutter: Arc<Cutter>,
+    keys: Arc<Keys>,
+    options: WriterOptions,
+    data: Gather,
+    catalog: Gather,
+    packer: Arc<Packer>,
+    jobs: Option<Sender<FrameJob>>,
+    sealers: Vec<JoinHandle<()>>,
+    uploader: Option<JoinHandle<()>>,
+    failure: Failure,
+    merged: Arc<Mutex<Vec<ChunkId>>>,
+    upload_totals: Arc<UploadTotals>,
+    sealer_totals: Arc<SealerTotals>,
+    epoch: u64,
+    stored: Arc<Mutex<HashSet<ObjectName>>>,
+}
+
+impl Writer {
+    /// Reads the epoch and the condemned lists, then the index, and starts the threads.
+    pub fn start(repository: &Repository, options: WriterOptions) -> Result<Self> {
+        let (epoch, condemned) = collection_state(repository)?;
+        let locator = repository.locator()?.clone();
+        locator.refresh(Scope::Chunks)?;
+        let reader = repository.reader()?.clone();
+        let presence = Presence::new(locator.list(Area::Packs)?, &condemned);
+        let stock = Arc::new(Stock::new(locator.clone(), reader.clone(), presence));
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, |count| count.get()),
+            threads => threads,
+        };
+        let (jobs, job_queue) = bounded(threads + 2);
+        let (uploads, pack_queue) = bounded(0);
+        let (data, catalog) = (repository.sealer(Kind::DataPack), repository.sealer(Kind::CatalogPack));
+        let packer = Arc::new(Packer::new(data, catalog, uploads));
+        let failure = Failure::default();
+        let (merged, stored) = (Arc::default(), Arc::default());
+        let (upload_totals, sealer_totals) = (Arc::<UploadTotals>::default(), Arc::<SealerTotals>::default());
+        let uploader = Uploader {
+            locator,
+            stock: stock.clone(),
+            merged: Arc::clone(&merged),
+            totals: upload_totals.clone(),
+            stored: Arc::clone(&stored),
+            dry_run: options.dry_run,
+            packer: packer.clone(),
+            segment_sealer: repository.sealer(Kind::Segment),
+        };
+        let uploader = spawn_uploader(uploader, pack_queue, failure.clone());
+        let mut sealers = Vec::new();
+        for _ in 0..threads {
+            let sealer = FrameSealer::new(packer.clone(), reader.clone(), options.level, sealer_totals.clone())?;
+            sealers.push(spawn_sealer(sealer, job_queue.clone(), failure.clone()));
+        }
+        Ok(Self {
+            data: Gather::new(Kind::DataPack, repository.keys().clone(), jobs.clone()),
+            catalog: Gather::new(Kind::CatalogPack, repository.keys().clone(), jobs.clone()),
+            cutter: repository.cutter.clone(),
+            keys: repository.keys().clone(),
+            jobs: Some(jobs),
+            uploader: Some(uploader),
+            stock,
+            options,
+            packer,
+            sealers,
+            failure,
+            merged,
+            upload_totals,
+            sealer_totals,
+            epoch,
+            stored,
+        })
+    }
+
+    pub fn cutter(&self) -> &Arc<Cutter> {
+        &self.cutter
+    }
+
+    pub fn keys(&self) -> &Arc<Keys> {
+        &self.keys
+    }
+
+    pub(super) fn gather(&mut self, kind: Kind) -> &mut Gather {
+        if kind == Kind::CatalogPack { &mut self.catalog } else { &mut self.data }
+    }
+
+    /// What is stored already.
+    pub fn stock(&self) -> &Arc<Stock> {
+        &self.stock
+    }
+
+    /// Fails if any thread has; lets go of chunks that the index knows by now.
+    pub fn check(&mut self) -> Result<()> {
+        if let Some(error) = self.failure.lock().expect("no panic holds it").take() {
+            return Err(error);
+        }
+        let merged = std::mem::take(&mut *self.merged.lock().expect("no panic holds it"));
+        if !merged.is_empty() {
+            self.data.forget(&merged);
+            self.catalog.forget(&merged);
+        }
+        Ok(())
+    }
+
+    /// Closes the open frames.
+    pub fn close_frames(&mut self) -> Result<()> {
+        let result = self.data.close().and_then(|()| self.catalog.close());
+        result.map_err(|error| self.first_failure(error))
+    }
+
+    /// Why a thread hung up, if that is why `error` came.
+    pub fn first_failure(&self, error: Error) -> Error {
+        self.failure.lock().expect("no panic holds it").take().unwrap_or(error)
+    }
+
+    /// Waits until everything is durable.
+    pub fn finish(mut self) -> Result<(Cost, Reliance)> {
+        let closed = self.close_frames();
+        let joined = self.join(closed.is_ok());
+        closed?;
+        joined?;
+        let upload = |total: fn(&UploadTotals) -> &std::sync::atomic::AtomicU64| total(&self.upload_totals).load(Ordering::Relaxed);
+        let cost = Cost {
+            bytes_new: self.data.bytes_new,
+            data_bytes: upload(|totals| &totals.data_bytes),
+            catalog_bytes: upload(|totals| &totals.catalog_bytes),
+            segment_bytes: upload(|totals| &totals.segment_bytes),
+            packs: upload(|totals| &totals.packs),
+            delta_frames: self.sealer_totals.delta_frames.load(Ordering::Relaxed),
+            delta_plain_bytes: self.sealer_totals.delta_plain_bytes.load(Ordering::Relaxed),
+            delta_stored_bytes: self.sealer_totals.delta_stored_bytes.load(Ordering::Relaxed),
+        };
+        let stored = self.stored.lock().expect("no panic holds it");
+        let packs = self.stock.relied_on().difference(&stored).copied().collect();
+        Ok((cost, Reliance { epoch: self.epoch, packs }))
+    }
+
+    /// Hangs up, waits for all threads, and returns the first failure.
+    fn join(&mut self, complete: bool) -> Result<()> {
+        self.jobs.take();
+        let (dead, _) = bounded(0);
+        // Gathers hold senders of their own.
+        self.data = Gather::new(Kind::DataPack, self.keys.clone(), dead.clone()).with_total(self.data.bytes_new);
+        self.catalog = Gather::new(Kind::CatalogPack, self.keys.clone(), dead);
+        for sealer in self.sealers.drain(..) {
+            sealer.join().map_err(|_| Error::ReadBack("a sealing thread".into()))?;
+        }
+        let failed = self.failure.lock().expect("no panic holds it").is_some();
+        let packed = self.packer.finish(complete && !failed);
+        if let Some(uploader) = self.uploader.take() {
+            uploader.join().map_err(|_| Error::ReadBack("the storing thread".into()))?;
+        }
+        match self.failure.lock().expect("no panic holds it").take() {
+            Some(error) => Err(error),
+            None => packed,
+        }
+    }
+
+    pub fn options(&self) -> &WriterOptions {
+        &self.options
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.uploader.is_some() {
+            // The run failed or was given up; the reason is with whoever dropped it.
+            let _ = self.join(false);
+        }
+    }
+}
+
+fn spawn_sealer(mut sealer: FrameSealer, jobs: Receiver<FrameJob>, failure: Failure) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        for job in jobs {
+            if let Err(error) = sealer.work(job) {
+                failure.lock().expect("no panic holds it").get_or_insert(error);
+                return;
+            }
+        }
+    })
+}
+
+fn spawn_uploader(uploader: Uploader, packs: Receiver<ClosedPack>, failure: Failure) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        if let Err(error) = uploader.run(&packs) {
+            failure.lock().expect("no panic holds it").get_or_insert(error);
+        }
+    })
+}
+
+/// What a snapshot relies on besides what its run stored.
+pub struct Reliance {
+    epoch: u64,
+    packs: Vec<ObjectName>,
+}
+
+impl Reliance {
+    /// After the snapshot is listed: fails if a collector has meanwhile condemned or removed what the snapshot relies on.
+    pub fn verify(&self, repository: &Repository) -> Result<()> {
+        let (epoch, condemned) = collection_state(repository)?;
+        let listed: HashSet<ObjectName> = match epoch == self.epoch {
+            true => HashSet::new(),
+            false => repository.locator()?.list(Area::Packs)?.into_iter().map(|(name, _)| name).collect(),
+        };
+        let gone = |pack: &&ObjectName| condemned.contains(*pack) || epoch != self.epoch && !listed.contains(*pack);
+        match self.packs.iter().find(gone) {
+            None => Ok(()),
+            Some(pack) => Err(Error::Conflict(format!("Pack {pack} was removed by a prune while this backup used it; run the backup again"))),
+        }
+    }
+}
+
+/// The epoch of the last collection, and the packs condemned by collections that have not ended.
+fn collection_state(repository: &Repository) -> Result<(u64, HashSet<ObjectName>)> {
+    let mut epoch = 0;
+    let mut condemned = HashSet::new();
+    for (name, _) in repository.backend.list(Area::Records)?.into_iter().filter_map(|listed| Some((listed.name.parse::<ObjectName>().ok()?, listed.size))) {
+        let place = Place::record(name);
+        let body = match repository.read_object(Kind::Record, &place, RECORD_BYTES_MAX) {
+            // Removed between listing and reading.
+            Err(Error::Storage(error)) if error.kind == crate::error::StorageErrorKind::NotFound => continue,
+            body => body?,
+        };
+        match Record::decode(&body).map_err(|error| error.of(place))? {
+            Record::Epoch { epoch: number, .. } => epoch = epoch.max(number),
+            Record::Condemned { packs, .. } => condemned.extend(packs),
+            Record::Forget { .. } => {}
+        }
+    }
+    Ok((epoch, condemned))
+}
+
