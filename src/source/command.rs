@@ -1,2 +1,354 @@
-//! stub
-pub struct CommandSource;
+//! The output of a command as one entry of a snapshot.
+//!
+//! There is no shell in between. The command runs in a process group of its own, so that the terminal's Ctrl-C reaches only
+//! us and we can end it with all its descendants (but for those that left the group). It sees none of our secrets in its
+//! environment. Its stream counts only when it exits with success, which is known only after the last byte: a failure is the
+//! error of the last `fill`, and the backup must save nothing before it.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+
+use super::stream::POLL_INTERVAL;
+use super::{More, Slab, Source, StreamSource};
+use crate::error::{Error, Result, show_bytes};
+use crate::format::entry::Meta;
+use crate::limits::*;
+
+/// How long an unwanted command has between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+/// Variables whose names begin so hold our secrets.
+const SECRET_PREFIXES: [&[u8]; 2] = [b"SNAP_PASSWORD", b"SNAP_KEY"];
+
+/// A program and what it is given; no shell sees it.
+#[derive(Clone, Debug)]
+pub struct CommandLine {
+    pub program: OsString,
+    pub args: Vec<OsString>,
+}
+
+/// Gets what the command writes to its standard error, as it comes. Called from a thread of its own.
+pub type StderrSink = Box<dyn FnMut(&[u8]) + Send>;
+
+/// Runs a command, from the first `fill` on, and reads its standard output.
+///
+/// Dropped early, it ends the command: SIGTERM, and after two seconds SIGKILL, to the whole process group.
+pub struct CommandSource {
+    /// Until the command is started.
+    waiting: Option<(Vec<u8>, Meta, StderrSink)>,
+    line: CommandLine,
+    interrupted: Arc<AtomicBool>,
+    running: Option<Running>,
+}
+
+impl CommandSource {
+    /// The command's output as an entry `name`, which stops soon after `interrupted` becomes true.
+    pub fn new(name: Vec<u8>, meta: Meta, line: CommandLine, stderr: StderrSink, interrupted: Arc<AtomicBool>) -> Self {
+        Self { waiting: Some((name, meta, stderr)), line, interrupted, running: None }
+    }
+
+    fn failure(&self, outcome: String, stderr_tail: Vec<u8>) -> Error {
+        Error::Command { program: show_bytes(self.line.program.as_bytes()), outcome, stderr_tail }
+    }
+
+    /// Waits for the end of a command whose output ended, and judges it.
+    fn finish(&mut self, mut running: Running) -> Result<()> {
+        let status = running.wait(&self.interrupted)?;
+        let stderr_tail = running.stderr.finish();
+        running.is_successful = status.success();
+        match running.is_successful {
+            true => Ok(()),
+            false => Err(self.failure(describe(status), stderr_tail)),
+        }
+    }
+}
+
+impl Source for CommandSource {
+    fn fill(&mut self, slab: &mut Slab) -> Result<More> {
+        if let Some((name, meta, stderr)) = self.waiting.take() {
+            let variables = std::env::vars_os().map(|(name, _)| name);
+            let mut child = command(&self.line, variables)
+                .spawn()
+                .map_err(|error| self.failure(format!("could not be started: {error}"), Vec::new()))?;
+            let stdout = child.stdout.take().expect("standard output is piped");
+            // A large pipe saves switches between the two processes; a small one works too.
+            let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
+            let stderr = StderrCopy::start(child.stderr.take().expect("standard error is piped"), stderr);
+            let output = StreamSource::from_fd(name, stdout.into(), meta, self.interrupted.clone());
+            self.running = Some(Running { child, output, stderr, is_successful: false });
+        }
+        let Some(mut running) = self.running.take() else { return Ok(More::No) };
+        match running.output.fill(slab)? {
+            More::Yes => self.running = Some(running),
+            More::No => {
+                self.finish(running)?;
+                return Ok(More::No);
+            }
+        }
+        Ok(More::Yes)
+    }
+}
+
+/// The command without our secrets among the variables it inherits.
+fn command(line: &CommandLine, variables: impl Iterator<Item = OsString>) -> Command {
+    let mut command = Command::new(&line.program);
+    command.args(&line.args).process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let is_secret = |name: &OsString| SECRET_PREFIXES.iter().any(|prefix| name.as_bytes().starts_with(prefix));
+    for name in variables.filter(is_secret) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// How a failed command ended, as the rest of a sentence.
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with code {code}"),
+        (None, Some(signal)) => match signal_name(signal) {
+            Some(name) => format!("was killed by signal {signal} ({name})"),
+            None => format!("was killed by signal {signal}"),
+        },
+        (None, None) => format!("ended with {status}"),
+    }
+}
+
+fn signal_name(signal: i32) -> Option<&'static str> {
+    let names = [
+        (Signal::HUP, "SIGHUP"),
+        (Signal::INT, "SIGINT"),
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::ILL, "SIGILL"),
+        (Signal::ABORT, "SIGABRT"),
+        (Signal::BUS, "SIGBUS"),
+        (Signal::FPE, "SIGFPE"),
+        (Signal::KILL, "SIGKILL"),
+        (Signal::USR1, "SIGUSR1"),
+        (Signal::SEGV, "SIGSEGV"),
+        (Signal::USR2, "SIGUSR2"),
+        (Signal::PIPE, "SIGPIPE"),
+        (Signal::ALARM, "SIGALRM"),
+        (Signal::TERM, "SIGTERM"),
+        (Signal::XCPU, "SIGXCPU"),
+        (Signal::XFSZ, "SIGXFSZ"),
+        (Signal::SYS, "SIGSYS"),
+    ];
+    names.iter().find(|(known, _)| known.as_raw() == signal).map(|(_, name)| *name)
+}
+
+/// A started command.
+struct Running {
+    child: Child,
+    output: StreamSource,
+    stderr: StderrCopy,
+    is_successful: bool,
+}
+
+impl Running {
+    fn wait(&mut self, interrupted: &AtomicBool) -> Result<ExitStatus> {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Ok(status),
+                Ok(None) if interrupted.load(Ordering::Relaxed) => return Err(Error::Interrupted),
+                // It closed its output and goes on for a while.
+                Ok(None) => std::thread::sleep(pause),
+                Err(error) => return Err(Error::file("wait for", "the command", error)),
+            }
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    /// Ends the command and its descendants, kindly at first.
+    fn end(&mut self) {
+        let group = Pid::from_child(&self.child);
+        let _ = kill_process_group(group, Signal::TERM);
+        // A stopped process would sleep through the other one.
+        let _ = kill_process_group(group, Signal::CONT);
+        let deadline = Instant::now() + GRACE;
+        while Instant::now() < deadline {
+            // The group has its number to itself as long as it has members, even after its leader is reaped.
+            let is_reaped = !matches!(self.child.try_wait(), Ok(None));
+            if is_reaped && test_kill_process_group(group).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = kill_process_group(group, Signal::KILL);
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.is_successful {
+            self.end();
+            self.stderr.finish();
+        }
+    }
+}
+
+/// The thread that passes on what the command says on its standard error.
+struct StderrCopy {
+    thread: Option<JoinHandle<Vec<u8>>>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl StderrCopy {
+    fn start(pipe: ChildStderr, sink: StderrSink) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let seen = is_over.clone();
+        Self { thread: Some(std::thread::spawn(move || copy_stderr(pipe, sink, &seen))), is_over }
+    }
+
+    /// Returns the end of what was said, once the command has exited.
+    fn finish(&mut self) -> Vec<u8> {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+    }
+}
+
+/// Copies until the pipe ends, or, when descendants of the finished command keep it open, until what it held is read.
+fn copy_stderr(pipe: ChildStderr, mut sink: StderrSink, is_over: &AtomicBool) -> Vec<u8> {
+    let mut tail = Vec::new();
+    let mut buffer = vec![0; 16 << 10];
+    // More than a pipe holds, so that a chatty descendant cannot keep us here.
+    let mut reads_left = 64;
+    while reads_left > 0 {
+        let was_over = is_over.load(Ordering::Relaxed);
+        match rustix::event::poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&POLL_INTERVAL)) {
+            Ok(0) if was_over => break,
+            Ok(0) | Err(_) => continue,
+            Ok(_) => {}
+        }
+        match rustix::io::read(&pipe, &mut buffer) {
+            Ok(0) => break,
+            Ok(count) => {
+                sink(&buffer[..count]);
+                tail.extend_from_slice(&buffer[..count]);
+                tail.drain(..tail.len().saturating_sub(STDERR_TAIL_BYTES));
+            }
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => break,
+        }
+        reads_left -= u32::from(was_over);
+    }
+    tail
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::Event;
+    use super::super::testing::{Found, drain, summary};
+    use super::*;
+
+    fn shell(script: &str) -> (CommandSource, Arc<Mutex<Vec<u8>>>, Arc<AtomicBool>) {
+        let line = CommandLine { program: "sh".into(), args: vec!["-c".into(), script.into()] };
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let sink = said.clone();
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let stderr = Box::new(move |bytes: &[u8]| sink.lock().unwrap().extend_from_slice(bytes));
+        (CommandSource::new(b"out".to_vec(), Meta::default(), line, stderr, interrupted.clone()), said, interrupted)
+    }
+
+    fn run(script: &str) -> Result<Vec<Found>> {
+        drain(&mut shell(script).0, 4096)
+    }
+
+    fn is_alive(pid: &str) -> bool {
+        // A zombie is dead; who reaps it is not our business.
+        std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    #[test]
+    fn output_and_errors_are_kept_apart() {
+        let (mut source, said, _) = shell("echo warning >&2; seq 1 5000; cat");
+        let found = drain(&mut source, 4096).unwrap();
+        assert_eq!(summary(&found), ["- out 23893 None"]);
+        assert!(found[0].bytes.ends_with(b"\n4999\n5000\n"));
+        assert_eq!(*said.lock().unwrap(), b"warning\n");
+    }
+
+    #[test]
+    fn failures_say_what_happened() {
+        for (script, expected) in [
+            ("echo half; exit 3", "sh exited with code 3, no snapshot was saved"),
+            ("exec >&-; sleep 0.1; exit 1", "sh exited with code 1, no snapshot was saved"),
+            ("echo half; kill -9 $$", "sh was killed by signal 9 (SIGKILL), no snapshot was saved"),
+        ] {
+            assert_eq!(run(script).unwrap_err().to_string(), expected);
+        }
+        let line = CommandLine { program: "/no-such\x1bprogram".into(), args: Vec::new() };
+        let mut source = CommandSource::new(b"out".to_vec(), Meta::default(), line, Box::new(|_| {}), Arc::default());
+        let message = drain(&mut source, 4096).unwrap_err().to_string();
+        assert!(message.starts_with("/no-such\\u{1b}program could not be started: No such file"), "{message}");
+    }
+
+    #[test]
+    fn the_end_of_what_it_said_is_kept() {
+        let (mut source, said, _) = shell("seq 1 20000 >&2; echo last words >&2; exit 1");
+        let Err(Error::Command { stderr_tail, .. }) = drain(&mut source, 4096) else { panic!() };
+        assert_eq!(stderr_tail.len(), STDERR_TAIL_BYTES);
+        assert!(stderr_tail.ends_with(b"20000\nlast words\n"));
+        assert!(said.lock().unwrap().starts_with(b"1\n2\n3\n"));
+    }
+
+    #[test]
+    fn a_descendant_that_keeps_standard_error_open_does_not_hold_us_up() {
+        let (mut source, _, _) = shell("sleep 60 >&- & echo $!");
+        let found = drain(&mut source, 4096).unwrap();
+        let pid = String::from_utf8(found[0].bytes.clone()).unwrap();
+        assert!(is_alive(&pid), "a successful command's children are left alone");
+        let _ = Command::new("kill").arg(pid.trim()).status();
+    }
+
+    #[test]
+    fn dropping_it_ends_the_command_and_its_descendants() {
+        for script in [
+            "sleep 60 & echo $! ........; wait",
+            "echo $$ ........; kill -STOP $$",
+            "sleep 60 & echo $! ........; exec sleep 60",
+            "trap '' TERM; echo $$ ........; while :; do sleep 0.1; done",
+        ] {
+            let (mut source, _, _) = shell(script);
+            let mut slab = Slab::new(8);
+            assert_eq!(source.fill(&mut slab).unwrap(), More::Yes);
+            let Some(Event::Bytes { range }) = slab.events.last() else { panic!("{:?}", slab.events) };
+            let line = String::from_utf8(slab.bytes[range.clone()].to_vec()).unwrap();
+            let pid = line.split(' ').next().unwrap();
+            assert!(is_alive(pid), "{script}");
+            drop(source);
+            assert!(!is_alive(pid), "{script}");
+        }
+    }
+
+    #[test]
+    fn an_interrupt_ends_it() {
+        let (mut source, _, interrupted) = shell("sleep 60");
+        interrupted.store(true, Ordering::Relaxed);
+        assert!(matches!(drain(&mut source, 4096), Err(Error::Interrupted)));
+        let (mut source, _, interrupted) = shell("exec >&-; sleep 60");
+        let thread = std::thread::spawn(move || drain(&mut source, 4096));
+        interrupted.store(true, Ordering::Relaxed);
+        assert!(matches!(thread.join().unwrap(), Err(Error::Interrupted)));
+    }
+
+    #[test]
+    fn secrets_are_not_passed_on() {
+        let line = CommandLine { program: "true".into(), args: Vec::new() };
+        let names = ["SNAP_PASSWORD", "SNAP_PASSWORD_FILE", "PATH", "SNAP_KEY_FILE", "SNAP_REPOSITORY"];
+        let command = command(&line, names.iter().map(OsString::from));
+        let removed: Vec<_> = command.get_envs().map(|(name, value)| (name.to_str().unwrap(), value)).collect();
+        assert_eq!(removed, [("SNAP_KEY_FILE", None), ("SNAP_PASSWORD", None), ("SNAP_PASSWORD_FILE", None)]);
+    }
+}

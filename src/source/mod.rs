@@ -5,18 +5,30 @@
 //! Entries come in path order. What cannot be read is an event and not an error; an error ends the backup.
 
 mod command;
+mod file;
 mod filter;
+mod folder;
+mod links;
+mod patterns;
+mod roots;
+mod stat;
 mod stream;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod tree;
+mod xattrs;
 
 use std::ops::Range;
 
-pub use command::CommandSource;
+pub use command::{CommandLine, CommandSource, StderrSink};
 pub use filter::{Filter, FilterRules};
-pub use stream::StreamSource;
+pub use patterns::{Includes, parse_exclude_file};
+pub use stream::{StreamSource, stream_meta};
 pub use tree::{TreeOptions, TreeSource};
 
-use crate::error::Result;
+use crate::error;
 use crate::format::content::{Content, Hole};
 use crate::format::entry::{Entry, Flaw};
 use crate::limits::*;
@@ -31,7 +43,8 @@ pub enum Event {
     Start { entry: Entry },
     /// The next bytes of the file that began last: a range of [`Slab::bytes`]. Holes are left out.
     Bytes { range: Range<usize> },
-    /// The file ended.
+    /// The file ended. `Flaw::Changed`: what was read is the content, and may never have been the file at any one time.
+    /// `Flaw::Unreadable`: what was read is not the file; the consumer drops it and stores the entry without content.
     End {
         flaw: Flaw,
         /// Length of the file, holes included.
@@ -45,10 +58,12 @@ pub enum Event {
 /// Some input, worked on at a time.
 #[derive(Debug)]
 pub struct Slab {
-    /// The first [`Slab::HEADROOM`] bytes are free for what was left over of the slab before.
+    /// The first [`Slab::HEADROOM`] bytes are free for what was left over of the slab before. Always at full length, so that
+    /// reading never has to clear memory first; what lies outside the events' ranges means nothing.
     pub bytes: Vec<u8>,
     pub events: Vec<Event>,
-    capacity: usize,
+    /// Where the next bytes go.
+    filled: usize,
 }
 
 impl Slab {
@@ -57,20 +72,18 @@ impl Slab {
 
     /// An empty slab for `capacity` bytes of input.
     pub fn new(capacity: usize) -> Self {
-        let mut bytes = Vec::with_capacity(Self::HEADROOM + capacity);
-        bytes.resize(Self::HEADROOM, 0);
-        Self { bytes, events: Vec::new(), capacity }
+        Self { bytes: vec![0; Self::HEADROOM + capacity], events: Vec::new(), filled: Self::HEADROOM }
     }
 
     /// Empties it for use again.
     pub fn clear(&mut self) {
-        self.bytes.truncate(Self::HEADROOM);
+        self.filled = Self::HEADROOM;
         self.events.clear();
     }
 
     /// Bytes that may still be added.
     pub fn room(&self) -> usize {
-        (Self::HEADROOM + self.capacity).saturating_sub(self.bytes.len())
+        self.bytes.len() - self.filled
     }
 
     /// Whether it should be handed on.
@@ -78,13 +91,21 @@ impl Slab {
         self.room() == 0 || self.events.len() >= SLAB_EVENTS_MAX
     }
 
-    /// Reads once into the free room, at most `len` bytes, and returns how many came; the event is the caller's to add.
-    pub fn read_from(&mut self, len: usize, read: impl FnOnce(&mut [u8]) -> std::io::Result<usize>) -> std::io::Result<Range<usize>> {
-        let start = self.bytes.len();
-        self.bytes.resize(start + len.min(self.room()), 0);
-        let result = read(&mut self.bytes[start..]);
-        self.bytes.truncate(start + *result.as_ref().unwrap_or(&0));
-        result.map(|count| start..start + count)
+    /// Reads once into the free room, at most `len` bytes, adds the event for what came, and returns how many bytes that were.
+    ///
+    /// Bytes that touch the event before are joined to it.
+    pub fn read_from<E>(&mut self, len: usize, read: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<usize, E> {
+        let start = self.filled;
+        let end = start + len.min(self.room());
+        let count = read(&mut self.bytes[start..end])?;
+        assert!(count <= end - start, "a reader returned more than its buffer holds");
+        self.filled += count;
+        match self.events.last_mut() {
+            _ if count == 0 => {}
+            Some(Event::Bytes { range }) if range.end == start => range.end = self.filled,
+            _ => self.events.push(Event::Bytes { range: start..self.filled }),
+        }
+        Ok(count)
     }
 }
 
@@ -98,7 +119,7 @@ pub enum More {
 /// Delivers entries and their bytes, in path order.
 pub trait Source: Send {
     /// Fills a cleared slab. `No` with the last one, which may be empty.
-    fn fill(&mut self, slab: &mut Slab) -> Result<More>;
+    fn fill(&mut self, slab: &mut Slab) -> error::Result<More>;
 }
 
 /// Asked for each regular file before it is read: its content, if it is known not to have changed.
