@@ -77,7 +77,9 @@ pub fn show(repository: &Repository, object: &Object) -> Result<serde_json::Valu
             Ok(value)
         }
         Object::Segment(prefix) => {
-            let name: ObjectName = one(repository, Area::Segments, prefix)?.parse().map_err(|_| Error::damaged(format!("index segment {prefix}"), "its name is not a hash"))?;
+            let name: ObjectName = one(repository, Area::Segments, prefix)?
+                .parse()
+                .map_err(|_| Error::damaged(format!("index segment {prefix}"), "its name is not a hash"))?;
             Ok(segment_json(name, &repository.locator()?.segment(name)?))
         }
         Object::KeySlot(prefix) => slot_json(repository, &one(repository, Area::Keys, prefix)?),
@@ -128,7 +130,9 @@ fn slot_json(repository: &Repository, name: &str) -> Result<serde_json::Value> {
     let (_, slot) = slots.into_iter().find(|(other, _)| other == name).ok_or_else(|| Error::NotFound(format!("No key slot {name}")))?;
     let slot = slot?;
     let method = match slot.method {
-        Method::Password { memory_kib, passes, lanes } => json!({"method": "argon2id", "memory_kib": memory_kib, "passes": passes, "lanes": lanes}),
+        Method::Password { memory_kib, passes, lanes } => {
+            json!({"method": "argon2id", "memory_kib": memory_kib, "passes": passes, "lanes": lanes})
+        }
         Method::KeyFile => json!({"method": "key file"}),
     };
     Ok(json!({"id": slot.id, "repository": slot.repository, "stretching": method, "place": Place::key(slot.id).path()}))

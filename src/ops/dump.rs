@@ -60,7 +60,13 @@ fn find_file(repository: &Repository, selection: &Selection) -> Result<(Vec<u8>,
     }
 }
 
-fn write_content(repository: &Repository, path: &[u8], content: &Content, output: &mut dyn Write, progress: &dyn Progress) -> Result<ContentHash> {
+fn write_content(
+    repository: &Repository,
+    path: &[u8],
+    content: &Content,
+    output: &mut dyn Write,
+    progress: &dyn Progress,
+) -> Result<ContentHash> {
     let reader = repository.reader()?;
     let runs = Runs::new(reader.clone(), content.recipe.clone());
     let wanted = runs.map(|run| run.map(|run| Wanted { tag: (), run }));

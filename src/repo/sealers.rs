@@ -84,7 +84,7 @@ impl FrameSealer {
         // A base that cannot be read costs only its savings.
         let prefix = if base.0.is_empty() { None } else { self.reader.prefix(&base).ok() };
         if let Some(prefix) = prefix {
-            self.compressor.compress_delta(&prefix, plain, &mut self.delta)?; eprintln!("D {} {} {} {}", prefix.len(), plain.len(), self.delta.len(), base.0.len());
+            self.compressor.compress_delta(&prefix, plain, &mut self.delta)?;
             let small = self.delta.len() * 3 < plain.len();
             if small {
                 return Ok(Choice { codec: Codec::Zstd, base: Some((base, prefix)) });
