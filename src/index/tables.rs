@@ -51,7 +51,9 @@ impl Tables {
         let database = match opened {
             Ok(Ok(database)) => database,
             Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => return Opened::Busy,
-            Ok(Err(DatabaseError::Storage(StorageError::Io(error)))) if error.kind() != std::io::ErrorKind::InvalidData => return Opened::Busy,
+            Ok(Err(DatabaseError::Storage(StorageError::Io(error)))) if error.kind() != std::io::ErrorKind::InvalidData => {
+                return Opened::Busy;
+            }
             _ => return Opened::Unusable,
         };
         let tables = Self { database, file: Some(file.into()) };
@@ -195,7 +197,12 @@ fn create_tables(transaction: &WriteTransaction) -> std::result::Result<(), redb
 
 type ChunkRow = ([u8; 16], [u8; 6]);
 
-fn merge_pack(transaction: &WriteTransaction, pack: &PackRecord, scope: Scope, chunks: &mut Vec<ChunkRow>) -> std::result::Result<(), redb::Error> {
+fn merge_pack(
+    transaction: &WriteTransaction,
+    pack: &PackRecord,
+    scope: Scope,
+    chunks: &mut Vec<ChunkRow>,
+) -> std::result::Result<(), redb::Error> {
     let mut packs = transaction.open_table(PACKS)?;
     let mut numbers = transaction.open_table(PACK_NUMBERS)?;
     let known = numbers.get(pack.name.0)?.map(|value| value.value());

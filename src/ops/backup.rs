@@ -22,7 +22,9 @@ use crate::format::snapshot::{Snapshot, SourceKind, Totals};
 use crate::id::SnapshotId;
 use crate::limits::*;
 use crate::progress::{Progress, Stage};
-use crate::repo::{CatalogReader, CatalogWriter, Cost, Ingest, Ingested, Repository, SnapshotFilter, Stock, Stored, Writer, WriterOptions, WrittenCatalog};
+use crate::repo::{
+    CatalogReader, CatalogWriter, Cost, Ingest, Ingested, Repository, SnapshotFilter, Stock, Stored, Writer, WriterOptions, WrittenCatalog,
+};
 use crate::source::{CommandLine, CommandSource, Filter, KnownFile, More, Slab, Source, StderrSink, StreamSource, TreeOptions, TreeSource};
 
 /// What to back up.
@@ -112,7 +114,8 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
     let known = Known::new(repository, writer.stock().clone(), parent.as_ref(), subject.kind, options)?;
     let source = open_source(input, &known, started, options)?;
     let older = parent.as_ref().map(|parent| &parent.snapshot);
-    let mut run = Run { catalog: CatalogWriter::new(&writer, older), writer: &mut writer, known: &known, totals: Totals::default(), progress };
+    let mut run =
+        Run { catalog: CatalogWriter::new(&writer, older), writer: &mut writer, known: &known, totals: Totals::default(), progress };
     run.work(source, options)?;
     let Run { catalog, mut totals, .. } = run;
     if totals.bytes == 0 && subject.kind == SourceKind::Stream && !options.allow_empty {
@@ -124,8 +127,14 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
     totals.bytes_stored = cost.stored();
 
     let unchanged = older.is_some_and(|older| is_same(&written, older));
-    let mut report =
-        BackupReport { snapshot: None, parent: parent.as_ref().map(|parent| parent.id), unchanged, totals, cost, seconds: begun.elapsed().as_secs_f64() };
+    let mut report = BackupReport {
+        snapshot: None,
+        parent: parent.as_ref().map(|parent| parent.id),
+        unchanged,
+        totals,
+        cost,
+        seconds: begun.elapsed().as_secs_f64(),
+    };
     if options.dry_run || unchanged && options.skip_if_unchanged {
         return Ok(report);
     }
@@ -170,9 +179,12 @@ struct Subject {
 impl Subject {
     fn of(input: &Input, options: &BackupOptions) -> Self {
         let (default, kind, paths) = match input {
-            Input::Descriptor { name, .. } | Input::Reader { name, .. } | Input::Command { name, .. } => (name.clone(), SourceKind::Stream, vec![name.clone()]),
+            Input::Descriptor { name, .. } | Input::Reader { name, .. } | Input::Command { name, .. } => {
+                (name.clone(), SourceKind::Stream, vec![name.clone()])
+            }
             Input::Tree { roots, .. } => {
-                let mut paths: Vec<String> = roots.iter().map(|root| show(&std::path::absolute(root).unwrap_or_else(|_| root.clone()))).collect();
+                let mut paths: Vec<String> =
+                    roots.iter().map(|root| show(&std::path::absolute(root).unwrap_or_else(|_| root.clone()))).collect();
                 paths.sort();
                 paths.dedup();
                 (paths.join(" "), SourceKind::Tree, paths)
@@ -211,7 +223,13 @@ struct ParentEntries {
 }
 
 impl Known {
-    fn new(repository: &Repository, stock: Arc<Stock>, parent: Option<&Stored>, kind: SourceKind, options: &BackupOptions) -> Result<Arc<Self>> {
+    fn new(
+        repository: &Repository,
+        stock: Arc<Stock>,
+        parent: Option<&Stored>,
+        kind: SourceKind,
+        options: &BackupOptions,
+    ) -> Result<Arc<Self>> {
         let mut older = HashMap::new();
         let mut entries = None;
         if let Some(parent) = parent {
@@ -219,7 +237,9 @@ impl Known {
             match kind {
                 SourceKind::Tree => entries = Some(Mutex::new(ParentEntries { catalog: catalog.peekable() })),
                 // The one entry of a stream; found whatever it was called then.
-                SourceKind::Stream => older.extend(catalog.next().and_then(Result::ok).and_then(|entry| Some((Vec::new(), recipe_of(&entry)?)))),
+                SourceKind::Stream => {
+                    older.extend(catalog.next().and_then(Result::ok).and_then(|entry| Some((Vec::new(), recipe_of(&entry)?))))
+                }
             }
         }
         // The coarsest clock of a file system in use (FAT) ticks every two seconds.

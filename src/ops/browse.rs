@@ -1,13 +1,56 @@
 //! Looking into a repository: the entries of a snapshot, and single objects without their secrets.
 
-use crate::error::Result;
+use serde_json::json;
+
+use crate::backend::{Area, Place};
+use crate::error::{Error, Result, show_bytes};
 use crate::format::entry::Entry;
-use crate::repo::{Repository, Selection};
+use crate::format::segment::Segment;
+use crate::format::slot::Method;
+use crate::id::ObjectName;
+use crate::repo::{CatalogReader, Repository, Selection, SnapshotFilter};
 
 /// Calls `each` for every entry at or below the selection's path, in path order; only the folder's own entries unless `recursive`.
+/// A path that is not there is an error.
 pub fn list(repository: &Repository, selection: &Selection, recursive: bool, each: &mut dyn FnMut(&Entry) -> Result<()>) -> Result<()> {
-    let _ = (repository, selection, recursive, each);
-    todo!()
+    let mut catalog = CatalogReader::open(repository, &selection.stored.snapshot)?;
+    if !selection.path.is_empty() {
+        catalog.seek(&selection.path)?;
+    }
+    let mut met = selection.path.is_empty();
+    for entry in catalog {
+        let entry = entry?;
+        let Some(below) = below(&entry.path, &selection.path) else {
+            if met {
+                break;
+            }
+            continue;
+        };
+        met = true;
+        if recursive || !below.contains(&b'/') {
+            each(&entry)?;
+        }
+    }
+    match met || selection.path.is_empty() {
+        true => Ok(()),
+        false => {
+            let id = selection.stored.id.short();
+            Err(Error::NotFound(format!("Snapshot {id} holds no {}; snap ls {id} shows what it holds", show_bytes(&selection.path))))
+        }
+    }
+}
+
+/// The rest of `path` behind the folder `top`; empty for `top` itself.
+pub fn below<'p>(path: &'p [u8], top: &[u8]) -> Option<&'p [u8]> {
+    if top.is_empty() {
+        return Some(path);
+    }
+    let rest = path.strip_prefix(top)?;
+    match rest {
+        [] => Some(rest),
+        [b'/', rest @ ..] => Some(rest),
+        _ => None,
+    }
 }
 
 /// An object to look at.
@@ -24,6 +67,73 @@ pub enum Object {
 
 /// An object as JSON, without secrets.
 pub fn show(repository: &Repository, object: &Object) -> Result<serde_json::Value> {
-    let _ = (repository, object);
-    todo!()
+    let plain = |value: &dyn erased::ToJson| value.to_json();
+    match object {
+        Object::Manifest => Ok(plain(repository.manifest())),
+        Object::Snapshot(text) => {
+            let stored = repository.select(text, &SnapshotFilter::default())?.stored;
+            let mut value = plain(&stored.snapshot);
+            value["id"] = json!(stored.id);
+            Ok(value)
+        }
+        Object::Segment(prefix) => {
+            let name: ObjectName = one(repository, Area::Segments, prefix)?
+                .parse()
+                .map_err(|_| Error::damaged(format!("index segment {prefix}"), "its name is not a hash"))?;
+            Ok(segment_json(name, &repository.locator()?.segment(name)?))
+        }
+        Object::KeySlot(prefix) => slot_json(repository, &one(repository, Area::Keys, prefix)?),
+    }
+}
+
+/// Anything that serializes, as a JSON value.
+mod erased {
+    pub trait ToJson {
+        fn to_json(&self) -> serde_json::Value;
+    }
+
+    impl<T: serde::Serialize> ToJson for T {
+        fn to_json(&self) -> serde_json::Value {
+            serde_json::to_value(self).expect("structs with string keys always serialize")
+        }
+    }
+}
+
+/// The one name in an area that begins with `prefix`.
+fn one(repository: &Repository, area: Area, prefix: &str) -> Result<String> {
+    let names = repository.backend().list(area)?.into_iter().map(|listed| listed.name);
+    let fitting: Vec<String> = names.filter(|name| name.starts_with(prefix)).collect();
+    let noun = area.noun();
+    match &fitting[..] {
+        [name] => Ok(name.clone()),
+        [] => Err(Error::NotFound(format!("No {noun} has a name that begins with {prefix}"))),
+        several => Err(Error::NotFound(format!("{} have names that begin with {prefix}: {}", several.len(), several.join(" ")))),
+    }
+}
+
+fn segment_json(name: ObjectName, segment: &Segment) -> serde_json::Value {
+    let packs = segment.packs.iter().map(|pack| {
+        let frames = pack.frames.iter().map(|frame| {
+            let chunks = frame.table.ids().iter().zip(frame.table.lens()).map(|(id, len)| json!({"id": id, "length": len}));
+            json!({
+                "id": frame.id, "offset": frame.offset, "stored_length": frame.stored_len, "plain_length": frame.present_len(),
+                "codec": format!("{:?}", frame.codec).to_lowercase(), "delta": frame.is_delta(), "chunks": chunks.collect::<Vec<_>>(),
+            })
+        });
+        json!({"name": pack.name, "kind": format!("{:?}", pack.kind), "size": pack.size, "frames": frames.collect::<Vec<_>>()})
+    });
+    json!({"name": name, "replaces": segment.replaces, "packs": packs.collect::<Vec<_>>()})
+}
+
+fn slot_json(repository: &Repository, name: &str) -> Result<serde_json::Value> {
+    let slots = repository.slots()?;
+    let (_, slot) = slots.into_iter().find(|(other, _)| other == name).ok_or_else(|| Error::NotFound(format!("No key slot {name}")))?;
+    let slot = slot?;
+    let method = match slot.method {
+        Method::Password { memory_kib, passes, lanes } => {
+            json!({"method": "argon2id", "memory_kib": memory_kib, "passes": passes, "lanes": lanes})
+        }
+        Method::KeyFile => json!({"method": "key file"}),
+    };
+    Ok(json!({"id": slot.id, "repository": slot.repository, "stretching": method, "place": Place::key(slot.id).path()}))
 }

@@ -16,7 +16,10 @@ pub enum ReadData {
     None,
     All,
     /// The n-th of m parts; the parts together are everything.
-    Part { number: u64, of: u64 },
+    Part {
+        number: u64,
+        of: u64,
+    },
     /// A random share of the packs, in percent.
     Percent(f64),
     /// Random packs of about so many bytes together.

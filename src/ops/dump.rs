@@ -3,12 +3,15 @@
 //! Frames are read ahead and decoded in parallel; every chunk and the whole content are verified. A lost stretch stops the dump:
 //! what follows it would land in the wrong place.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
-use crate::error::Result;
+use crate::error::{Error, Result, show_bytes};
+use crate::format::content::Content;
+use crate::format::entry::{Entry, Node};
 use crate::id::ContentHash;
-use crate::progress::Progress;
-use crate::repo::{Repository, Selection};
+use crate::ops::browse;
+use crate::progress::{Progress, Stage};
+use crate::repo::{Repository, Runs, Selection, Wanted};
 
 /// What a dump did.
 #[derive(Clone, Debug)]
@@ -21,6 +24,121 @@ pub struct DumpReport {
 
 /// Writes the file at the selection's path (or, without a path, the snapshot's only file) to `output`.
 pub fn dump(repository: &Repository, selection: &Selection, output: &mut dyn Write, progress: &dyn Progress) -> Result<DumpReport> {
-    let _ = (repository, selection, output, progress);
-    todo!()
+    let begun = std::time::Instant::now();
+    progress.stage(Stage::Opening, None, None);
+    let (path, content) = find_file(repository, selection)?;
+    progress.stage(Stage::Restoring, Some(content.size), Some(1));
+    let hash = write_content(repository, &path, &content, output, progress)?;
+    output.flush().map_err(closed)?;
+    Ok(DumpReport { path, bytes: content.size, hash, seconds: begun.elapsed().as_secs_f64() })
+}
+
+/// The file that is meant: at the path, or the only one there is.
+fn find_file(repository: &Repository, selection: &Selection) -> Result<(Vec<u8>, Content)> {
+    let mut found: Option<Entry> = None;
+    let id = selection.stored.id.short();
+    let several = || {
+        let hint = format!("write the path behind the snapshot, as in snap dump {id} a/file");
+        Error::Usage(format!("Snapshot {id} holds more than one file; {hint}"))
+    };
+    browse::list(repository, selection, true, &mut |entry| {
+        match (&entry.node, selection.path.is_empty()) {
+            (Node::Folder, true) => {}
+            (_, false) if entry.path != selection.path => {}
+            _ if found.is_some() => return Err(several()),
+            _ => found = Some(entry.clone()),
+        }
+        Ok(())
+    })?;
+    let entry = found.ok_or_else(|| Error::NotFound(format!("Snapshot {id} holds no file {}", show_bytes(&selection.path))))?;
+    let shown = show_bytes(&entry.path);
+    match entry.node {
+        Node::File { content: Some(content) } => Ok((entry.path, content)),
+        Node::File { content: None } => Err(Error::NotFound(format!("{shown} could not be read when snapshot {id} was made"))),
+        Node::HardLink { target } => find_file(repository, &Selection { stored: selection.stored.clone(), path: target }),
+        node => Err(Error::Usage(format!("{shown} is a {} and has no bytes to dump; snap restore brings it back", node.name()))),
+    }
+}
+
+fn write_content(
+    repository: &Repository,
+    path: &[u8],
+    content: &Content,
+    output: &mut dyn Write,
+    progress: &dyn Progress,
+) -> Result<ContentHash> {
+    let reader = repository.reader()?;
+    let runs = Runs::new(reader.clone(), content.recipe.clone());
+    let wanted = runs.map(|run| run.map(|run| Wanted { tag: (), run }));
+    let mut hasher = blake3::Hasher::new();
+    let mut sparse = SparseWriter { content, output, at: 0, next_hole: 0 };
+    reader.fetch(wanted, |batch| {
+        for fetched in batch {
+            if progress.interrupted() {
+                return Err(Error::Interrupted);
+            }
+            let lost = |why: String| {
+                let what = format!("{} from byte {} on", show_bytes(path), sparse.at);
+                Error::damaged(what, format!("{why}; {} bytes before it were written", sparse.at))
+            };
+            let frame = fetched.frame.as_ref().map_err(|error| lost(error.to_string()))?;
+            let bytes = frame.chunks(&fetched.run).ok_or_else(|| lost(frame.damage.clone().unwrap_or_default()))?;
+            hasher.update_rayon(bytes);
+            sparse.write(bytes)?;
+            progress.bytes(bytes.len() as u64);
+        }
+        Ok(())
+    })?;
+    sparse.finish()?;
+    let hash = ContentHash(*hasher.finalize().as_bytes());
+    match hash == content.hash {
+        true => Ok(hash),
+        false => Err(Error::damaged(show_bytes(path), "the hash of its whole content does not fit")),
+    }
+}
+
+/// Writes a file's bytes with zeros for its holes.
+struct SparseWriter<'a> {
+    content: &'a Content,
+    output: &'a mut dyn Write,
+    at: u64,
+    next_hole: usize,
+}
+
+impl SparseWriter<'_> {
+    fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            self.fill_hole()?;
+            let until = self.content.holes.get(self.next_hole).map_or(u64::MAX, |hole| hole.offset - self.at);
+            let (now, later) = bytes.split_at(bytes.len().min(usize::try_from(until).unwrap_or(usize::MAX)));
+            self.output.write_all(now).map_err(closed)?;
+            self.at += now.len() as u64;
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    fn fill_hole(&mut self) -> Result<()> {
+        while let Some(hole) = self.content.holes.get(self.next_hole).filter(|hole| hole.offset == self.at) {
+            let copied = std::io::copy(&mut std::io::Read::take(std::io::repeat(0), hole.len), &mut self.output);
+            self.at += copied.map_err(closed)?;
+            self.next_hole += 1;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.fill_hole()?;
+        match self.at == self.content.size {
+            true => Ok(()),
+            false => Err(Error::damaged("its recipe", format!("it gives {} bytes and not {}", self.at, self.content.size))),
+        }
+    }
+}
+
+fn closed(error: std::io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::BrokenPipe => Error::OutputClosed,
+        _ => Error::file("write to", "standard output", error),
+    }
 }

@@ -58,7 +58,13 @@ pub struct RestoreReport {
 
 /// Restores the selection into the folder `target`. With a path in the selection, that folder's contents (or that file) land in
 /// `target` itself.
-pub fn restore(repository: &Repository, selection: &Selection, target: &Path, options: &RestoreOptions, progress: &dyn Progress) -> Result<RestoreReport> {
+pub fn restore(
+    repository: &Repository,
+    selection: &Selection,
+    target: &Path,
+    options: &RestoreOptions,
+    progress: &dyn Progress,
+) -> Result<RestoreReport> {
     let _ = (repository, selection, target, options, progress);
     todo!()
 }

@@ -14,10 +14,10 @@ use crate::format::frame::{BaseRun, FrameRecord};
 use crate::format::recipe::Run;
 use crate::id::{ChunkId, FrameId, ObjectName};
 
-/// Old chunks kept ahead: about 16 MiB of input.
-const WINDOW_CHUNKS: usize = 1024;
-/// How far ahead of what is expected one match alone may move the cursor.
-const LEAP_CHUNKS: u64 = 64;
+/// Old chunks kept ahead, and as many behind: about 16 MiB of input each.
+const WINDOW_CHUNKS: usize = 768;
+/// How far from what is expected one match alone may move the cursor.
+const LEAP_CHUNKS: i64 = 64;
 
 /// An old chunk.
 #[derive(Clone)]
@@ -58,12 +58,14 @@ pub struct Cursor {
     stock: Arc<Stock>,
     track: Track,
     window: VecDeque<OldChunk>,
-    /// Position of the window's first chunk, which is the one expected next.
+    /// Position of the window's first chunk.
+    start: u64,
+    /// Position of the chunk expected next. What lies before it in the window was passed, perhaps too soon.
     at: u64,
     by_id: ChunkMap<u64>,
     /// The last frame met, because neighbouring runs often share it.
     last: Option<(Arc<FrameRecord>, ObjectName)>,
-    /// A match too far ahead to follow alone.
+    /// A match too far away to follow alone.
     leap: Option<u64>,
     ended: bool,
 }
@@ -84,7 +86,7 @@ impl Cursor {
     }
 
     fn new(stock: Arc<Stock>, track: Track) -> Self {
-        Self { stock, track, window: VecDeque::new(), at: 0, by_id: ChunkMap::default(), last: None, leap: None, ended: false }
+        Self { stock, track, window: VecDeque::new(), start: 0, at: 0, by_id: ChunkMap::default(), last: None, leap: None, ended: false }
     }
 
     /// Whether it runs along an older version, and not only along a frame.
@@ -94,69 +96,78 @@ impl Cursor {
 
     /// Whether nothing is expected any more.
     pub fn is_spent(&mut self) -> bool {
-        self.fill();
-        self.window.is_empty()
+        self.next().is_none()
     }
 
     /// Lengths and ids of the chunks expected next, as far as they are sure to be cuts of FastCDC: not the one that ended an older file.
     pub fn expected(&mut self) -> impl Iterator<Item = (usize, ChunkId)> + '_ {
         self.fill();
+        let ahead = self.window.len() - self.passed();
         let sure = match self.track {
-            Track::Recipe(_) if self.ended => self.window.len().saturating_sub(1),
-            Track::Recipe(_) => self.window.len(),
+            Track::Recipe(_) if self.ended => ahead.saturating_sub(1),
+            Track::Recipe(_) => ahead,
             Track::Frame => 0,
         };
-        self.window.iter().take(sure).map(|chunk| (chunk.len(), chunk.id()))
+        self.window.iter().skip(self.passed()).take(sure).map(|chunk| (chunk.len(), chunk.id()))
     }
 
     /// The chunk expected next.
     pub fn next(&mut self) -> Option<&OldChunk> {
-        if self.window.is_empty() {
+        if self.passed() == self.window.len() {
             self.fill();
         }
-        self.window.front()
+        self.window.get(self.passed())
     }
 
-    /// How many chunks ahead an expected chunk with this id is, if it is near or confirms a leap.
-    pub fn find(&mut self, id: &ChunkId) -> Option<usize> {
+    /// How far from the expected chunk one with this id is, if it is near or confirms a leap: chunks ahead, or behind if negative.
+    pub fn find(&mut self, id: &ChunkId) -> Option<i64> {
         if self.next().is_some_and(|next| next.id() == *id) {
             self.leap = None;
             return Some(0);
         }
         self.fill();
         let position = *self.by_id.get(id)?;
-        if position < self.at {
-            return None;
-        }
-        let near = position - self.at <= LEAP_CHUNKS;
-        let confirmed = self.leap == Some(position);
-        self.leap = (!near && !confirmed).then_some(position + 1);
-        (near || confirmed).then_some((position - self.at) as usize)
+        let distance = position as i64 - self.at as i64;
+        let fits = distance.abs() <= LEAP_CHUNKS || self.leap == Some(position);
+        self.leap = (!fits).then_some(position + 1);
+        fits.then_some(distance)
     }
 
-    /// Takes `count` chunks off the front.
+    /// Passes `count` chunks and returns them.
     pub fn advance(&mut self, count: usize) -> Vec<OldChunk> {
         self.fill();
-        let count = count.min(self.window.len());
-        let taken: Vec<OldChunk> = self.window.drain(..count).collect();
-        for (i, chunk) in taken.iter().enumerate() {
-            let id = chunk.id();
-            if self.by_id.get(&id) == Some(&(self.at + i as u64)) {
-                self.by_id.remove(&id);
-            }
-        }
-        self.at += count as u64;
-        taken
+        let passed: Vec<OldChunk> = self.window.iter().skip(self.passed()).take(count).cloned().collect();
+        self.at += passed.len() as u64;
+        passed
     }
 
+    /// Goes back by `distance` chunks, and returns the `count` chunks before that place.
+    pub fn go_back(&mut self, distance: u64, count: usize) -> Vec<OldChunk> {
+        self.at = self.at.saturating_sub(distance).max(self.start);
+        let before = self.passed();
+        self.window.range(before.saturating_sub(count)..before).cloned().collect()
+    }
+
+    fn passed(&self) -> usize {
+        (self.at - self.start) as usize
+    }
+
+    /// Keeps enough chunks ahead, and lets go of those long passed.
     fn fill(&mut self) {
-        while self.window.len() < WINDOW_CHUNKS / 2 && !self.ended {
+        while self.window.len() - self.passed() < WINDOW_CHUNKS && !self.ended {
             let Track::Recipe(runs) = &mut self.track else { return };
             match runs.next() {
                 Some(Ok(run)) => self.push(&run),
                 // An unreadable older version only costs the cursor.
                 Some(Err(_)) | None => self.ended = true,
             }
+        }
+        while self.passed() > WINDOW_CHUNKS {
+            let gone = self.window.pop_front().expect("more were passed").id();
+            if self.by_id.get(&gone) == Some(&self.start) {
+                self.by_id.remove(&gone);
+            }
+            self.start += 1;
         }
     }
 
@@ -172,7 +183,7 @@ impl Cursor {
 
     fn push_run(&mut self, record: &Arc<FrameRecord>, pack: ObjectName, run: &Run) {
         for ordinal in (run.first..run.first + run.count).filter(|&ordinal| record.has(ordinal as usize)) {
-            let position = self.at + self.window.len() as u64;
+            let position = self.start + self.window.len() as u64;
             let chunk = OldChunk { record: record.clone(), pack, ordinal };
             self.by_id.entry(chunk.id()).or_insert(position);
             self.window.push_back(chunk);

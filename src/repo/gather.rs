@@ -145,7 +145,9 @@ impl Gather {
         let Some(open) = &mut self.open else { return };
         let is_open = matches!(frame, FrameRef::Fresh(slot) if Arc::ptr_eq(slot, &open.slot));
         let runs = &mut open.base.0;
-        let known = runs.iter().any(|known| known.frame == run.frame && known.first <= run.first && run.first + run.count <= known.first + known.count);
+        let known = runs
+            .iter()
+            .any(|known| known.frame == run.frame && known.first <= run.first && run.first + run.count <= known.first + known.count);
         let in_order = runs.last().is_none_or(|last| last.at <= run.at);
         if !is_open || known || !in_order || open.base_bytes + bytes > DELTA_BASE_BYTES_MAX || runs.len() >= DELTA_BASE_RUNS_MAX {
             return;

@@ -117,14 +117,20 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
     }
 
     fn cut_and_hash(&mut self, writer: &mut Writer, steps: &mut [Step], bytes: &[u8]) -> Result<()> {
-        let mut parts: Vec<&mut Part> = steps.iter_mut().filter_map(|step| if let Step::Part(part) = step { Some(part) } else { None }).collect();
+        let mut parts: Vec<&mut Part> =
+            steps.iter_mut().filter_map(|step| if let Step::Part(part) = step { Some(part) } else { None }).collect();
         // Only the first part can be in the middle of a file, and only it can be long.
         if let (Some(open), Some(first)) = (&mut self.open, parts.first_mut()) {
             let new = &bytes[first.range.start.max(Slab::HEADROOM)..first.range.end];
             let hasher = &mut open.hasher;
             let stream = &mut open.stream;
             let hash_chunks = || expect_pieces(writer, stream, first, bytes);
-            rayon::join(|| { hasher.update_rayon(new); }, hash_chunks);
+            rayon::join(
+                || {
+                    hasher.update_rayon(new);
+                },
+                hash_chunks,
+            );
             open.bytes += new.len() as u64;
         }
         for part in &mut parts {

@@ -205,7 +205,8 @@ impl Locator {
                     continue;
                 }
             };
-            let lens = footer.frame(&run.frame).and_then(|record| record.table.lens().get(run.first as usize..(run.first + run.count) as usize));
+            let lens =
+                footer.frame(&run.frame).and_then(|record| record.table.lens().get(run.first as usize..(run.first + run.count) as usize));
             if let Some(lens) = lens {
                 return Ok(lens.iter().map(|&len| u64::from(len)).sum());
             }

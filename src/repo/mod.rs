@@ -30,7 +30,7 @@ pub use writer::{Cost, Writer, WriterOptions};
 
 use crate::backend::{Area, Backend, Place};
 use crate::chunking::Cutter;
-use crate::crypto::{Keys, MasterKey, Secret, Sealer, create_slot, open_slot};
+use crate::crypto::{Keys, MasterKey, Sealer, Secret, create_slot, open_slot};
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::envelope::Kind;
 use crate::format::manifest::{ChunkerParameters, Manifest};

@@ -234,7 +234,8 @@ impl Reader {
         for run in &base.0 {
             let frame = self.base_frame(&run.frame)?;
             let run = Run { frame: run.frame, first: run.first, count: run.count };
-            let bytes = frame.chunks(&run).ok_or_else(|| Error::damaged(format!("frame {}", run.frame), "a chunk of a base is not there"))?;
+            let bytes =
+                frame.chunks(&run).ok_or_else(|| Error::damaged(format!("frame {}", run.frame), "a chunk of a base is not there"))?;
             prefix.extend_from_slice(bytes);
             if prefix.len() > DELTA_BASE_BYTES_MAX {
                 return Err(Error::damaged(format!("frame {}", run.frame), "a base is beyond the limit"));
@@ -260,9 +261,11 @@ impl Reader {
         let mut starts = vec![None; table.len()];
         let mut bytes = Vec::new();
         for (pack, record) in elsewhere {
-            let location = FrameLocation { pack: pack.number, offset: record.offset, stored_len: record.stored_len, info: record.seal_info() };
+            let location =
+                FrameLocation { pack: pack.number, offset: record.offset, stored_len: record.stored_len, info: record.seal_info() };
             let Ok(frame) = self.read_place(&pack, &location) else { continue };
-            for (ordinal, chunk_id) in table.ids().iter().enumerate().filter(|(ordinal, _)| starts[*ordinal].is_none()).collect::<Vec<_>>() {
+            for (ordinal, chunk_id) in table.ids().iter().enumerate().filter(|(ordinal, _)| starts[*ordinal].is_none()).collect::<Vec<_>>()
+            {
                 let found = frame.table.ids().iter().position(|id| id == chunk_id).and_then(|i| frame.chunk(i));
                 if let Some(chunk) = found {
                     starts[ordinal] = Some(bytes.len() as u32);

@@ -114,7 +114,8 @@ impl Repository {
         if back < count {
             return Ok(fitting.swap_remove(count - 1 - back));
         }
-        let damaged = if unreadable.is_empty() { String::new() } else { format!("; {} more cannot be read, run snap check", unreadable.len()) };
+        let damaged =
+            if unreadable.is_empty() { String::new() } else { format!("; {} more cannot be read, run snap check", unreadable.len()) };
         Err(Error::NotFound(match count {
             0 => format!("No snapshot matches{damaged}"),
             _ => format!("Only {count} snapshots match{damaged}"),

@@ -94,9 +94,9 @@ impl Stream {
     }
 
     fn known(&mut self, writer: &mut Writer, id: &ChunkId) -> Option<(FrameRef, u32)> {
-        if let Some(ahead) = self.cursor.as_mut().and_then(|cursor| cursor.find(id)) {
-            self.steady &= ahead == 0 && self.gap.is_none();
-            self.settle_gap(writer, Some(ahead));
+        if let Some(distance) = self.cursor.as_mut().and_then(|cursor| cursor.find(id)) {
+            self.steady &= distance == 0 && self.gap.is_none();
+            self.settle_gap(writer, Some(distance));
             let old = self.cursor.as_mut().and_then(|cursor| cursor.advance(1).pop())?;
             writer.stock().rely_on(old.pack);
             return Some((FrameRef::Stored(old.record.id), old.ordinal));
@@ -128,15 +128,16 @@ impl Stream {
         (frame, ordinal)
     }
 
-    /// Ends a stretch of new chunks: the old chunks in its place become a base. `ahead` says how far the next known chunk is; without
-    /// it, as many old chunks are taken as there are new ones.
-    fn settle_gap(&mut self, writer: &mut Writer, ahead: Option<usize>) {
+    /// Ends a stretch of new chunks: the old chunks in its place become a base. `distance` says where the next known chunk is; without
+    /// it, or if that lies behind, as many old chunks are taken as there are new ones.
+    fn settle_gap(&mut self, writer: &mut Writer, distance: Option<i64>) {
         let gap = self.gap.take();
         let Some(cursor) = &mut self.cursor else { return };
-        let old = match (&gap, ahead) {
-            (_, Some(ahead)) => cursor.advance(ahead),
-            (Some(gap), None) => cursor.advance(gap.count),
-            (None, None) => return,
+        let count = gap.as_ref().map_or(0, |gap| gap.count);
+        let old = match distance {
+            Some(ahead @ 0..) => cursor.advance(ahead as usize),
+            Some(back) => cursor.go_back(back.unsigned_abs(), count),
+            None => cursor.advance(count),
         };
         let Some(gap) = gap else { return };
         for chunk in old {

@@ -14,12 +14,12 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::Repository;
 use super::gather::{FrameJob, Gather};
 use super::locate::Presence;
 use super::packer::{ClosedPack, Packer, UploadTotals, Uploader};
 use super::sealers::{FrameSealer, SealerTotals};
 use super::stock::Stock;
-use super::Repository;
 use crate::backend::{Area, Place};
 use crate::chunking::Cutter;
 use crate::compression::Level;
@@ -276,7 +276,9 @@ impl Reliance {
         let gone = |pack: &&ObjectName| condemned.contains(*pack) || epoch != self.epoch && !listed.contains(*pack);
         match self.packs.iter().find(gone) {
             None => Ok(()),
-            Some(pack) => Err(Error::Conflict(format!("Pack {pack} was removed by a prune while this backup used it; run the backup again"))),
+            Some(pack) => {
+                Err(Error::Conflict(format!("Pack {pack} was removed by a prune while this backup used it; run the backup again")))
+            }
         }
     }
 }
@@ -285,7 +287,12 @@ impl Reliance {
 fn collection_state(repository: &Repository) -> Result<(u64, HashSet<ObjectName>)> {
     let mut epoch = 0;
     let mut condemned = HashSet::new();
-    for (name, _) in repository.backend.list(Area::Records)?.into_iter().filter_map(|listed| Some((listed.name.parse::<ObjectName>().ok()?, listed.size))) {
+    for (name, _) in repository
+        .backend
+        .list(Area::Records)?
+        .into_iter()
+        .filter_map(|listed| Some((listed.name.parse::<ObjectName>().ok()?, listed.size)))
+    {
         let place = Place::record(name);
         let body = match repository.read_object(Kind::Record, &place, RECORD_BYTES_MAX) {
             // Removed between listing and reading.
@@ -300,4 +307,3 @@ fn collection_state(repository: &Repository) -> Result<(u64, HashSet<ObjectName>
     }
     Ok((epoch, condemned))
 }
-

@@ -249,7 +249,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::super::Event;
-    use super::super::tests::{Found, drain, summary};
+    use super::super::testing::{Found, drain, summary};
     use super::*;
 
     fn shell(script: &str) -> (CommandSource, Arc<Mutex<Vec<u8>>>, Arc<AtomicBool>) {
@@ -288,10 +288,10 @@ mod tests {
         ] {
             assert_eq!(run(script).unwrap_err().to_string(), expected);
         }
-        let line = CommandLine { program: "no-such\x1bprogram".into(), args: Vec::new() };
+        let line = CommandLine { program: "/no-such\x1bprogram".into(), args: Vec::new() };
         let mut source = CommandSource::new(b"out".to_vec(), Meta::default(), line, Box::new(|_| {}), Arc::default());
         let message = drain(&mut source, 4096).unwrap_err().to_string();
-        assert!(message.starts_with("no-such\\u{1b}program could not be started: No such file"), "{message}");
+        assert!(message.starts_with("/no-such\\u{1b}program could not be started: No such file"), "{message}");
     }
 
     #[test]

@@ -8,10 +8,13 @@ mod command;
 mod file;
 mod filter;
 mod folder;
+mod links;
 mod patterns;
 mod roots;
 mod stat;
 mod stream;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -107,7 +107,7 @@ fn wait_until_readable(fd: BorrowedFd, interrupted: &AtomicBool) -> Result<()> {
 mod tests {
     use std::io::Write;
 
-    use super::super::tests::{drain, summary};
+    use super::super::testing::{drain, summary};
     use super::*;
 
     /// Gives a byte at a time, with interruptions.

@@ -5,6 +5,12 @@
 //! A file is written under a temporary name beside its place and renamed when it is whole and verified; it never stands
 //! half-done under its final name. Folders get their times and modes last, in `finish`.
 
+mod beneath;
+mod meta;
+#[cfg(test)]
+mod tests;
 mod tree;
+mod writer;
 
-pub use tree::{FileWriter, Found, TreeTarget};
+pub use tree::{Found, TargetOptions, TreeTarget};
+pub use writer::FileWriter;
