@@ -154,10 +154,10 @@ impl Progress for Reporter {
     fn problem(&self, problem: &Problem) {
         let shared = &self.shared;
         shared.problems.fetch_add(1, Ordering::Relaxed);
-        let item = show_bytes(&problem.subject);
+        let (item, message) = (show_bytes(&problem.subject), output::without_numbers(&problem.message));
         match shared.json {
-            Some(_) => shared.json_line(&json!({ "message_type": "error", "item": item, "message": problem.message })),
-            None => shared.above_bar(&format!("snap: {item}: {}\n", output::harmless(&problem.message))),
+            Some(_) => shared.json_line(&json!({ "message_type": "error", "item": item, "message": message })),
+            None => shared.above_bar(&format!("snap: {item}: {}\n", output::harmless(&message))),
         }
     }
 
@@ -228,6 +228,7 @@ impl Shared {
 fn new_bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     bar.set_style(style(false));
+    bar.set_prefix(name(Stage::Opening));
     bar.enable_steady_tick(BAR_INTERVAL);
     bar
 }
