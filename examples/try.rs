@@ -24,6 +24,19 @@ fn main() {
             .unwrap();
             println!("{rep:#?}");
         }
+        "tree" => {
+            let r = repo::Repository::open(backend, opening()).unwrap();
+            let mut o = ops::backup::BackupOptions::new("h");
+            o.delta = std::env::var("NODELTA").is_err();
+            let rep = ops::backup::backup(
+                &r,
+                ops::backup::Input::Tree { roots: vec![a[3].clone().into()], filter: Default::default(), one_file_system: false },
+                &o,
+                &progress::Silent,
+            )
+            .unwrap();
+            println!("{rep:#?}");
+        }
         "dump" => {
             let r = repo::Repository::open(backend, opening()).unwrap();
             let s = r.select(&a[3], &Default::default()).unwrap();
