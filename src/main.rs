@@ -1,2 +1,5 @@
 //! The `snap` command.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    snap_backup::cli::run()
+}

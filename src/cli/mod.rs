@@ -1,1 +1,150 @@
-//! stub
+//! The command line: parse, choose, run; one file a command.
+//!
+//! Only here is anything printed, asked or read from the environment. Results go to standard output, everything else to
+//! standard error. What an error means to the caller is decided in one place, [`exit`].
+
+mod backup;
+mod cat;
+mod check;
+mod completions;
+mod context;
+mod dump;
+mod exit;
+mod input;
+mod json;
+mod keyfile;
+mod ls;
+mod output;
+mod report;
+mod restore;
+mod secret;
+mod select;
+mod show;
+mod signals;
+mod snapshots;
+mod stats;
+mod summary;
+mod unlock;
+mod version;
+mod words;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use context::{Context, Environment, Options};
+use exit::Outcome;
+use signals::Signals;
+
+use crate::error::Result;
+
+/// Backups of nightly database dumps and folders: deduplicated, compressed, encrypted
+///
+/// snap keeps snapshots of streams (like the output of pg_dump) and folders in a repository. What did not change since an
+/// older snapshot is stored once. Everything is encrypted; without the password or key file the repository cannot be read.
+#[derive(Parser)]
+#[command(name = "snap", version = version::TEXT, after_help = FIRST_STEPS, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const FIRST_STEPS: &str = "\
+First steps:
+  export SNAP_REPOSITORY=/srv/backup SNAP_PASSWORD_FILE=/root/snap.password
+  snap init
+  snap backup --stdin-from-command -- pg_dump mydb
+  snap snapshots
+  snap dump latest > mydb.sql
+
+snap COMMAND --help says more about each command, with examples and exit codes.";
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Init(unlock::InitArgs),
+    Backup(Box<backup::Args>),
+    Restore(restore::Args),
+    Dump(dump::Args),
+    Snapshots(snapshots::Args),
+    Ls(ls::Args),
+    Check(check::Args),
+    Stats(stats::Args),
+    Cat(cat::Args),
+    Version(version::Args),
+    Completions(completions::Args),
+}
+
+impl Command {
+    fn run(self, context: &Context) -> Result<Outcome> {
+        match self {
+            Self::Init(args) => args.run(context),
+            Self::Backup(args) => args.run(context),
+            Self::Restore(args) => args.run(context),
+            Self::Dump(args) => args.run(context),
+            Self::Snapshots(args) => args.run(context),
+            Self::Ls(args) => args.run(context),
+            Self::Check(args) => args.run(context),
+            Self::Stats(args) => args.run(context),
+            Self::Cat(args) => args.run(context),
+            Self::Version(args) => args.run(context),
+            Self::Completions(args) => args.run(context),
+        }
+    }
+}
+
+/// Runs the program.
+pub fn run() -> ExitCode {
+    exit::record_panics();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::of_parsing(&error),
+    };
+    let context = Context { options: cli.options, environment: Environment::of_process(), signals: Signals::watch() };
+    let result = catch_unwind(AssertUnwindSafe(|| cli.command.run(&context)));
+    exit::of_running(result, &context)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_help_has_a_summary_examples_and_exit_codes() {
+        for command in Cli::command().get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            for part in ["Examples:\n", "Exit codes:\n", "   0  "] {
+                assert!(help.contains(part), "snap {}: {part}", command.get_name());
+            }
+            assert!(command.get_about().is_some_and(|about| !about.to_string().ends_with('.')));
+        }
+    }
+
+    #[test]
+    fn commands_parse_as_users_of_other_tools_write_them() {
+        for line in [
+            "snap -r /r backup --stdin --stdin-filename db.sql",
+            "snap backup -r /r --stdin-from-command -- pg_dump -Fc db",
+            "snap backup /home -e *.o --exclude-caches -x --tag a,b --tag c --host h --time 2026-11-21",
+            "snap restore latest~2:/etc -t /tmp/x --include *.conf --overwrite if-changed",
+            "snap dump latest db.sql --json",
+            "snap ls -l",
+            "snap check --read-data-subset 1/7",
+            "snap cat key 12",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        for line in ["snap", "snap prune", "snap check --read-data --read-data-subset 5%", "snap restore latest", "snap -q -v stats"] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

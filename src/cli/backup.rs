@@ -1,0 +1,186 @@
+//! `snap backup`.
+
+use clap::ValueEnum;
+use jiff::Timestamp;
+
+use super::context::{Context, Environment};
+use super::exit::{self, Outcome};
+use super::input::{InputArgs, text_of};
+use super::report::{Channel, Reporter};
+use super::{output, select, show, summary, unlock};
+use crate::compression::Level;
+use crate::error::{Error, Result};
+use crate::ops::backup::{BackupOptions, backup};
+
+/// Save a dump, or files and folders, as a new snapshot
+///
+/// A dump comes from a command that snap runs (--stdin-from-command -- COMMAND) or from standard input (--stdin). Prefer the
+/// first: snap then knows whether the dump is whole, and saves nothing if the command fails. In a pipe, a dump that breaks
+/// off looks like one that ended; nothing tells snap that pg_dump failed.
+///
+/// Files and folders are read as they are; those that look unchanged since the last snapshot (size, times, inode) are not
+/// read again. What cannot be read is reported, marked in the snapshot, and makes the exit code 3.
+///
+/// Snapshots of the same host and name belong together: each is compared with the one before. The command line of a captured
+/// command is never recorded.
+#[derive(clap::Args)]
+#[command(after_long_help = exit::help(EXAMPLES, exit::BACKUP))]
+pub struct Args {
+    #[command(flatten)]
+    input: InputArgs,
+    /// Tags of the snapshot; may be repeated
+    #[arg(long, value_name = "TAG[,TAG...]")]
+    tag: Vec<String>,
+    /// Name of this host in the snapshot [env: SNAP_HOST] [default: the host's name]
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// Name of the group the snapshot belongs to [default: the file name of the stream, or the paths]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Time of the snapshot: "2026-11-21 02:00:00" (local) or RFC 3339 [default: now]
+    #[arg(long, value_name = "TIME", value_parser = show::parse_time)]
+    time: Option<Timestamp>,
+    /// Snapshot to compare with [default: the newest of the same host and name]
+    #[arg(long, value_name = "SNAPSHOT")]
+    parent: Option<String>,
+    /// Read all files, even those that look unchanged
+    #[arg(short, long)]
+    force: bool,
+    /// Read everything, store nothing, and say what would have been stored
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Make the repository if there is none (mind that an unmounted disk looks like none)
+    #[arg(long, conflicts_with = "dry_run")]
+    init: bool,
+    /// Save no snapshot if everything is as in the one before
+    #[arg(long)]
+    skip_if_unchanged: bool,
+    /// Save a stream even if it is empty
+    #[arg(long)]
+    allow_empty: bool,
+    /// How hard to compress [env: SNAP_COMPRESSION] [default: auto]
+    #[arg(long, value_name = "LEVEL")]
+    compression: Option<Compression>,
+    /// Do not store what changed as a difference to older data
+    #[arg(long)]
+    no_delta: bool,
+}
+
+const EXAMPLES: &str = "
+  snap backup --stdin-from-command --stdin-filename mydb.sql -- pg_dump mydb
+  mysqldump --single-transaction shop | snap backup --stdin --stdin-filename shop.sql
+  snap backup /etc /home --exclude-caches -e '*.tmp' --tag nightly
+  snap backup /srv/www --dry-run";
+
+/// How hard to compress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Compression {
+    Off,
+    Fastest,
+    /// As much as costs no time
+    Auto,
+    Better,
+    Max,
+}
+
+impl From<Compression> for Level {
+    fn from(compression: Compression) -> Self {
+        match compression {
+            Compression::Off => Self::Off,
+            Compression::Fastest => Self::Fastest,
+            Compression::Auto => Self::Auto,
+            Compression::Better => Self::Better,
+            Compression::Max => Self::Max,
+        }
+    }
+}
+
+impl Args {
+    pub fn run(mut self, context: &Context) -> Result<Outcome> {
+        let options = self.options(context)?;
+        let input = std::mem::take(&mut self.input).prepare()?;
+        let repository = match self.init {
+            true => unlock::open_or_create(context)?,
+            false => unlock::open(context)?,
+        };
+        let reporter = Reporter::start(context, Channel::Stdout);
+        let input = input.into_input(&reporter)?;
+        let report = backup(&repository, input, &options, &reporter)?;
+        let bytes_read = reporter.bytes_done();
+        drop(reporter);
+        if context.options.json {
+            output::print_json(&summary::json(&report, options.dry_run))?;
+        } else if !context.options.quiet {
+            output::print(&summary::text(&report, bytes_read, options.dry_run, context.options.verbose))?;
+        }
+        if report.totals.flawed == 0 {
+            return Ok(Outcome::Done);
+        }
+        if !context.options.json {
+            let paths = show::count(report.totals.flawed, "path");
+            output::complain(&format!("{paths} could not be read, or not wholly: the snapshot is incomplete"));
+        }
+        Ok(Outcome::Incomplete)
+    }
+
+    fn options(&self, context: &Context) -> Result<BackupOptions> {
+        let environment = &context.environment;
+        let host = match (&self.host, environment.get("SNAP_HOST")) {
+            (Some(host), _) => host.clone(),
+            (None, Some(host)) => text_of("SNAP_HOST", host)?,
+            (None, None) => unlock::host(),
+        };
+        if host.is_empty() || self.name.as_ref().is_some_and(String::is_empty) {
+            return Err(Error::Usage("The name of the host or of the snapshot is empty".into()));
+        }
+        Ok(BackupOptions {
+            user: unlock::user(),
+            name: self.name.clone(),
+            tags: self.tags(),
+            time: self.time,
+            parent: self.parent.clone(),
+            force: self.force,
+            dry_run: self.dry_run,
+            skip_if_unchanged: self.skip_if_unchanged,
+            allow_empty: self.allow_empty,
+            level: compression(self.compression, environment)?.into(),
+            delta: !self.no_delta,
+            interrupted: context.signals.interrupted(),
+            ..BackupOptions::new(host)
+        })
+    }
+
+    fn tags(&self) -> Vec<String> {
+        let mut tags: Vec<String> = self.tag.iter().flat_map(|list| select::tags(list)).collect();
+        tags.sort();
+        tags.dedup();
+        tags
+    }
+}
+
+fn compression(flag: Option<Compression>, environment: &Environment) -> Result<Compression> {
+    match (flag, environment.get("SNAP_COMPRESSION")) {
+        (Some(flag), _) => Ok(flag),
+        (None, None) => Ok(Compression::Auto),
+        (None, Some(text)) => text
+            .to_str()
+            .and_then(|text| Compression::from_str(text, false).ok())
+            .ok_or_else(|| Error::Usage("SNAP_COMPRESSION is none of off, fastest, auto, better, max".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compression_comes_from_the_flag_or_the_environment() {
+        let check = |flag, variable: &str, expected| {
+            assert_eq!(compression(flag, &Environment::of(&[("SNAP_COMPRESSION", variable)])).ok(), expected);
+        };
+        check(None, "", Some(Compression::Auto));
+        check(None, "max", Some(Compression::Max));
+        check(Some(Compression::Off), "max", Some(Compression::Off));
+        check(None, "lots", None);
+    }
+}

@@ -1,0 +1,173 @@
+//! `snap check`.
+
+use serde_json::json;
+
+use super::context::Context;
+use super::exit::{self, Outcome};
+use super::report::{Channel, Reporter};
+use super::{output, show, unlock};
+use crate::error::{Result, show_bytes};
+use crate::ops::check::{Affected, CheckReport, ReadData, check, check_keyless};
+
+/// Look for damage in the repository
+///
+/// Verifies that everything the snapshots need is there. That is quick, and does not read the dumps themselves: --read-data
+/// does, and --read-data-subset reads a part of them, say one seventh every night. Damage is listed with the snapshots, files
+/// and byte ranges it hurts; what is not listed can be restored. Nothing is changed or repaired.
+#[derive(clap::Args)]
+#[command(after_long_help = exit::help(EXAMPLES, exit::OPENING))]
+pub struct Args {
+    /// Read and verify all stored data
+    #[arg(long, conflicts_with = "read_data_subset")]
+    read_data: bool,
+    /// Read and verify a part: 2/7 (the second of seven), 5% or 10G (chosen at random)
+    #[arg(long, value_name = "PART", value_parser = parse_subset)]
+    read_data_subset: Option<ReadData>,
+    /// Compare every file of the repository with its name only; reads everything and needs no password
+    #[arg(long, conflicts_with_all = ["read_data", "read_data_subset"])]
+    keyless: bool,
+}
+
+const EXAMPLES: &str = "
+  snap check
+  snap check --read-data
+  snap check --read-data-subset $(date +%u)/7
+  snap check --keyless -r /mnt/copy-at-the-other-site";
+
+impl Args {
+    pub fn run(self, context: &Context) -> Result<Outcome> {
+        let report = match self.keyless {
+            true => {
+                let store = unlock::store(context)?;
+                unlock::require_manifest(&*store)?;
+                check_keyless(&*store, &Reporter::start(context, Channel::Stdout))?
+            }
+            false => {
+                let repository = unlock::open(context)?;
+                check(&repository, self.part(), &Reporter::start(context, Channel::Stdout))?
+            }
+        };
+        if context.options.json {
+            print_json(&report)?;
+        } else {
+            print_text(&report, context)?;
+        }
+        Ok(if report.findings.is_empty() { Outcome::Done } else { Outcome::Damaged })
+    }
+
+    fn part(&self) -> ReadData {
+        match self.read_data {
+            true => ReadData::All,
+            false => self.read_data_subset.unwrap_or_default(),
+        }
+    }
+}
+
+fn parse_subset(text: &str) -> std::result::Result<ReadData, String> {
+    let part = if let Some((number, of)) = text.split_once('/') {
+        let (number, of) = (number.parse().ok(), of.parse().ok());
+        number.zip(of).filter(|(number, of)| (1..=*of).contains(number)).map(|(number, of)| ReadData::Part { number, of })
+    } else if let Some(percent) = text.strip_suffix('%') {
+        percent.parse().ok().filter(|percent| *percent > 0.0 && *percent <= 100.0).map(ReadData::Percent)
+    } else {
+        show::parse_size(text).map(ReadData::Bytes)
+    };
+    part.ok_or_else(|| "write 2/7, 5% or 10G".into())
+}
+
+fn print_json(report: &CheckReport) -> Result<()> {
+    for finding in &report.findings {
+        output::print_json(&json!({ "message_type": "error", "item": finding.object, "message": finding.problem }))?;
+    }
+    output::print_json(&json!({
+        "message_type": "summary",
+        "num_errors": report.findings.len(),
+        "findings": report.findings,
+        "affected": report.affected,
+        "notes": report.notes,
+        "snapshots": report.snapshots,
+        "packs": report.packs,
+        "packs_read": report.packs_read,
+        "frames": report.frames,
+        "bytes_read": report.bytes_read,
+        "seconds_elapsed": report.seconds,
+    }))
+}
+
+fn print_text(report: &CheckReport, context: &Context) -> Result<()> {
+    for finding in &report.findings {
+        output::print(&output::harmless(&format!("{}: {}", finding.object, finding.problem)))?;
+    }
+    if !report.affected.is_empty() {
+        output::print("lost:")?;
+    }
+    for affected in &report.affected {
+        output::print(&format!("  {}", lost(affected)))?;
+    }
+    if context.options.quiet {
+        return Ok(());
+    }
+    for note in &report.notes {
+        output::print(&format!("note: {}", output::harmless(note)))?;
+    }
+    let read = match report.packs_read {
+        0 => String::new(),
+        packs => format!(", read {} of {}", show::count(packs, "pack"), show::size(report.bytes_read)),
+    };
+    let (snapshots, packs) = (show::count(report.snapshots, "snapshot"), show::count(report.packs, "pack"));
+    output::print(&format!("checked {snapshots} and {packs}{read} in {}", show::duration(report.seconds)))?;
+    output::print(&match report.findings.len() {
+        0 => "no errors were found".into(),
+        number => format!("{} found", show::count(number as u64, "problem")),
+    })
+}
+
+fn lost(affected: &Affected) -> String {
+    const RANGES_SHOWN: usize = 8;
+    let snapshot = format!("snapshot {}", affected.snapshot.short());
+    if affected.path.is_empty() {
+        return format!("{snapshot}: its list of files");
+    }
+    let shown = affected.ranges.iter().take(RANGES_SHOWN);
+    let ranges: Vec<String> = shown.map(|(offset, len)| format!("{offset}-{}", (offset + len).saturating_sub(1))).collect();
+    let more = match affected.ranges.len().saturating_sub(RANGES_SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let bytes = if ranges.is_empty() { String::new() } else { format!(" bytes {}{more}", ranges.join(", ")) };
+    format!("{snapshot}: /{}{bytes}", show_bytes(&affected.path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ObjectName;
+
+    #[test]
+    fn parts_are_read() {
+        for (text, expected) in [
+            ("1/7", Some(ReadData::Part { number: 1, of: 7 })),
+            ("7/7", Some(ReadData::Part { number: 7, of: 7 })),
+            ("0/7", None),
+            ("8/7", None),
+            ("5%", Some(ReadData::Percent(5.0))),
+            ("2.5%", Some(ReadData::Percent(2.5))),
+            ("0%", None),
+            ("101%", None),
+            ("NaN%", None),
+            ("10G", Some(ReadData::Bytes(10 << 30))),
+            ("x", None),
+            ("/", None),
+        ] {
+            assert_eq!(parse_subset(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn losses_name_files_and_ranges() {
+        let affected = |path: &[u8], ranges| lost(&Affected { snapshot: ObjectName([0x40; 32]), path: path.to_vec(), ranges });
+        assert_eq!(affected(b"", vec![]), "snapshot 40404040: its list of files");
+        assert_eq!(affected(b"db\n.sql", vec![(0, 10), (50, 1)]), "snapshot 40404040: /db\\n.sql bytes 0-9, 50-50");
+        assert!(affected(b"x", vec![(0, 1); 9]).ends_with(" and 1 more"));
+    }
+}

@@ -1,0 +1,209 @@
+//! Finding, opening and making the repository that flags and environment mean.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::context::{Context, Environment, Options};
+use super::exit::{self, Outcome};
+use super::secret::{self, Purpose, only_one};
+use super::{input, output};
+use crate::backend::{Backend, Local, Place};
+use crate::error::{Error, Result, StorageErrorKind};
+use crate::limits::*;
+use crate::repo::{Opening, Repository};
+use crate::world::World;
+
+/// Make a new repository
+///
+/// Makes a repository in an empty or missing folder. You choose how it is locked: with a password (from --password-file,
+/// --password-command, SNAP_PASSWORD, or typed twice) or with a key file. With --key-file and no such file, a new one is
+/// made. There is no way in without the password or key file, so keep a copy of it somewhere else.
+#[derive(clap::Args)]
+#[command(after_long_help = exit::help(EXAMPLES, exit::OPENING))]
+pub struct InitArgs {}
+
+const EXAMPLES: &str = "
+  snap init -r /srv/backup
+  snap init -r /srv/backup --password-file /root/snap.password
+  snap init -r /srv/backup --key-file /root/snap.key";
+
+impl InitArgs {
+    pub fn run(self, context: &Context) -> Result<Outcome> {
+        let repository = create(context, store(context)?)?;
+        if context.options.json {
+            let id = repository.id().hex();
+            output::print_json(&json!({ "message_type": "initialized", "id": id, "repository": repository.location() }))?;
+        } else if !context.options.quiet {
+            let location = output::harmless(&repository.location());
+            output::print(&format!("repository {} created at {location}", repository.id().short()))?;
+            output::print("Keep the password or key file safe, and a copy elsewhere: without it nothing can be restored.")?;
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+/// Opens the repository.
+pub fn open(context: &Context) -> Result<Repository> {
+    open_store(context, store(context)?)
+}
+
+/// Opens the repository, or makes one if there is none.
+pub fn open_or_create(context: &Context) -> Result<Repository> {
+    let store = store(context)?;
+    match has_manifest(&*store)? {
+        true => open_store(context, store),
+        false => create(context, store),
+    }
+}
+
+/// The store of the repository, not opened.
+pub fn store(context: &Context) -> Result<Arc<dyn Backend>> {
+    Ok(Arc::new(Local::new(location(&context.options, &context.environment)?)))
+}
+
+fn open_store(context: &Context, store: Arc<dyn Backend>) -> Result<Repository> {
+    // Before anybody has to type a password.
+    require_manifest(&*store)?;
+    let secret = secret::get(context, &store.location(), Purpose::Open)?;
+    Repository::open(store, opening(context, secret))
+}
+
+fn create(context: &Context, store: Arc<dyn Backend>) -> Result<Repository> {
+    // Before a key file is made.
+    if has_manifest(&*store)? {
+        return Err(Error::AlreadyThere { location: store.location(), what: "a repository" });
+    }
+    let secret = secret::get(context, &store.location(), Purpose::Create)?;
+    let label = format!("{}@{}", user(), host());
+    Repository::create(store, opening(context, secret), &label)
+}
+
+fn opening(context: &Context, secret: crate::crypto::Secret) -> Opening {
+    let cache = if context.options.no_cache { None } else { cache(&context.environment) };
+    Opening { secret, cache, world: World::system() }
+}
+
+/// Fails where there is no repository.
+pub fn require_manifest(store: &dyn Backend) -> Result<()> {
+    match has_manifest(store)? {
+        true => Ok(()),
+        false => Err(Error::NoRepository { location: store.location() }),
+    }
+}
+
+fn has_manifest(store: &dyn Backend) -> Result<bool> {
+    match store.get(&Place::manifest(), RECORD_BYTES_MAX) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind == StorageErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The name of this machine.
+pub fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The name of the user this process runs as.
+pub fn user() -> String {
+    let name = uzers::get_user_by_uid(rustix::process::getuid().as_raw());
+    name.map_or_else(|| rustix::process::getuid().as_raw().to_string(), |user| user.name().to_string_lossy().into_owned())
+}
+
+/// The folder the repository is in.
+fn location(options: &Options, environment: &Environment) -> Result<PathBuf> {
+    let flags = [("--repo", options.repo.clone()), ("--repository-file", options.repository_file.clone())];
+    let variables =
+        [("SNAP_REPOSITORY", environment.path("SNAP_REPOSITORY")), ("SNAP_REPOSITORY_FILE", environment.path("SNAP_REPOSITORY_FILE"))];
+    let (level, in_file) = match only_one(&flags)? {
+        Some(path) => (path, options.repository_file.is_some()),
+        None => match only_one(&variables)? {
+            Some(path) => (path, environment.get("SNAP_REPOSITORY").is_none()),
+            None => return Err(Error::Usage("No repository is given; use -r DIR or set SNAP_REPOSITORY".into())),
+        },
+    };
+    let path = if in_file { first_line(&level)? } else { level };
+    folder(path.as_os_str())
+}
+
+fn first_line(path: &Path) -> Result<PathBuf> {
+    let text = input::read_file(path)?;
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
+    match line.is_empty() {
+        true => Err(Error::Usage(format!("The first line of {} names no repository", crate::error::show(path)))),
+        false => Ok(PathBuf::from(OsStr::from_bytes(line))),
+    }
+}
+
+/// Locations that other tools know and this one does not.
+const OTHER_STORES: [&str; 8] = ["s3:", "sftp:", "rest:", "b2:", "azure:", "gs:", "swift:", "rclone:"];
+
+fn folder(text: &OsStr) -> Result<PathBuf> {
+    if text.is_empty() {
+        return Err(Error::Usage("The name of the repository is empty".into()));
+    }
+    let bytes = text.as_bytes();
+    if let Some(scheme) = OTHER_STORES.iter().find(|scheme| bytes.starts_with(scheme.as_bytes())) {
+        return Err(Error::Usage(format!(
+            "Repositories at {scheme} are not supported; use a folder (write ./{scheme}... if it is called so)"
+        )));
+    }
+    Ok(PathBuf::from(OsStr::from_bytes(bytes.strip_prefix(b"local:").unwrap_or(bytes))))
+}
+
+/// Folder of this host's index; none if there is no home.
+fn cache(environment: &Environment) -> Option<PathBuf> {
+    let absolute = |name| environment.path(name).filter(|path| path.is_absolute());
+    let own = environment.path("SNAP_CACHE_DIR");
+    own.or_else(|| Some(absolute("XDG_CACHE_HOME")?.join("snap"))).or_else(|| Some(absolute("HOME")?.join(".cache/snap")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_beat_variables() {
+        let variables = Environment::of(&[("SNAP_REPOSITORY", "/env")]);
+        let flag = Options { repo: Some("/flag".into()), ..Options::default() };
+        assert_eq!(location(&flag, &variables).unwrap(), Path::new("/flag"));
+        assert_eq!(location(&Options::default(), &variables).unwrap(), Path::new("/env"));
+        assert!(location(&Options::default(), &Environment::of(&[("SNAP_REPOSITORY", "")])).is_err());
+        let both = Environment::of(&[("SNAP_REPOSITORY", "/a"), ("SNAP_REPOSITORY_FILE", "/b")]);
+        let error = location(&Options::default(), &both).unwrap_err().to_string();
+        assert_eq!(error, "Both SNAP_REPOSITORY and SNAP_REPOSITORY_FILE are given; choose one");
+        assert!(location(&flag, &both).is_ok());
+    }
+
+    #[test]
+    fn a_file_can_name_the_repository() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), " /srv/backup \nmore\n").unwrap();
+        let options = Options { repository_file: Some(file.path().into()), ..Options::default() };
+        assert_eq!(location(&options, &Environment::of(&[])).unwrap(), Path::new("/srv/backup"));
+    }
+
+    #[test]
+    fn only_folders_are_repositories() {
+        assert_eq!(folder("local:/x".as_ref()).unwrap(), Path::new("/x"));
+        assert_eq!(folder("./s3:x".as_ref()).unwrap(), Path::new("./s3:x"));
+        assert!(folder("s3:https://x/y".as_ref()).is_err());
+        assert!(folder("".as_ref()).is_err());
+    }
+
+    #[test]
+    fn the_cache_has_a_place() {
+        for (variables, expected) in [
+            (&[("SNAP_CACHE_DIR", "c"), ("HOME", "/h")][..], Some("c")),
+            (&[("XDG_CACHE_HOME", "/x"), ("HOME", "/h")], Some("/x/snap")),
+            (&[("XDG_CACHE_HOME", "x"), ("HOME", "/h")], Some("/h/.cache/snap")),
+            (&[], None),
+        ] {
+            assert_eq!(cache(&Environment::of(variables)), expected.map(PathBuf::from));
+        }
+    }
+}
