@@ -275,8 +275,13 @@ impl FrameRecord {
     }
 }
 
+/// Whether this build knows all flags of a frame.
+pub fn is_known_flags(flags: u8) -> bool {
+    flags & !(FLAG_DELTA | FLAG_THINNED) == 0
+}
+
 fn decode_shape(reader: &mut Reader, flags: u8) -> Result<(ChunkTable, Option<Present>, Option<Base>)> {
-    if flags & !(FLAG_DELTA | FLAG_THINNED) != 0 {
+    if !is_known_flags(flags) {
         return Err(FormatError::Unknown { what: "flags of a frame", value: flags.into() });
     }
     let table = ChunkTable::decode(reader)?;

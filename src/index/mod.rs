@@ -10,10 +10,11 @@
 mod tables;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::format::envelope::Kind;
-use crate::format::frame::SealInfo;
-use crate::format::segment::Segment;
+use crate::format::frame::{FrameRecord, SealInfo};
+use crate::format::segment::{PackRecord, Segment};
 use crate::id::{ChunkId, FrameId, ObjectName, RepositoryId};
 use crate::limits::*;
 use tables::Tables;
@@ -24,6 +25,9 @@ use tables::Tables;
 pub struct IndexError(String);
 
 pub type Result<T> = std::result::Result<T, IndexError>;
+
+/// Gives the frames in the footer of a pack.
+pub type Records<'a> = dyn Fn(&PackRecord) -> Vec<Arc<FrameRecord>> + 'a;
 
 /// What of a segment has been merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,9 +90,10 @@ impl Index {
         self.tables.merged()
     }
 
-    /// Merges segments in one transaction.
-    pub fn merge(&self, segments: &[(ObjectName, Segment)], scope: Scope) -> Result<()> {
-        self.tables.merge(segments, scope)
+    /// Merges segments in one transaction. The chunks are those of `records`, which gives the footer of a pack, or nothing where it
+    /// cannot be read; it is asked only for [`Scope::Chunks`].
+    pub fn merge(&self, segments: &[(ObjectName, Segment)], scope: Scope, records: &Records) -> Result<()> {
+        self.tables.merge(segments, scope, records)
     }
 
     /// Every place where a frame is said to be.

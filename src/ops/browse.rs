@@ -114,10 +114,9 @@ fn one(repository: &Repository, area: Area, prefix: &str) -> Result<String> {
 fn segment_json(name: ObjectName, segment: &Segment) -> serde_json::Value {
     let packs = segment.packs.iter().map(|pack| {
         let frames = pack.frames.iter().map(|frame| {
-            let chunks = frame.table.ids().iter().zip(frame.table.lens()).map(|(id, len)| json!({"id": id, "length": len}));
             json!({
-                "id": frame.id, "offset": frame.offset, "stored_length": frame.stored_len, "plain_length": frame.present_len(),
-                "codec": format!("{:?}", frame.codec).to_lowercase(), "delta": frame.is_delta(), "chunks": chunks.collect::<Vec<_>>(),
+                "id": frame.info.id, "offset": frame.offset, "stored_length": frame.stored_len, "plain_length": frame.info.plain_len,
+                "codec": format!("{:?}", frame.info.codec).to_lowercase(), "delta": frame.info.is_delta(), "chunks": frame.chunks,
             })
         });
         json!({"name": pack.name, "kind": format!("{:?}", pack.kind), "size": pack.size, "frames": frames.collect::<Vec<_>>()})

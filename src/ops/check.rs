@@ -2,10 +2,17 @@
 //!
 //! Goes on after the first finding, and says which snapshots, paths and byte ranges each one hurts.
 
-use crate::backend::Backend;
-use crate::error::Result;
-use crate::id::SnapshotId;
-use crate::progress::Progress;
+mod affected;
+mod data;
+mod structure;
+
+use std::collections::HashSet;
+
+use crate::backend::{Area, Backend, Place};
+use crate::error::{Error, Result};
+use crate::id::{FrameId, ObjectName, SnapshotId};
+use crate::limits::*;
+use crate::progress::{Problem, Progress, Stage};
 use crate::repo::Repository;
 
 /// How much of the stored data to read.
@@ -66,12 +73,75 @@ pub struct CheckReport {
 
 /// Checks a repository.
 pub fn check(repository: &Repository, read_data: ReadData, progress: &dyn Progress) -> Result<CheckReport> {
-    let _ = (repository, read_data, progress);
-    todo!()
+    let begun = std::time::Instant::now();
+    progress.stage(Stage::CheckingStructure, None, None);
+    let mut run = Run { repository, progress, report: CheckReport::default(), suspects: HashSet::new() };
+    let stock = structure::check(&mut run)?;
+    if read_data != ReadData::None {
+        data::check(&mut run, &stock, read_data)?;
+    }
+    progress.stage(Stage::CheckingStructure, None, None);
+    affected::check(&mut run, &stock)?;
+    let mut report = run.report;
+    report.seconds = begun.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// A check under way.
+struct Run<'a> {
+    repository: &'a Repository,
+    progress: &'a dyn Progress,
+    report: CheckReport,
+    /// Frames of which a copy is damaged or missing.
+    suspects: HashSet<FrameId>,
+}
+
+impl Run<'_> {
+    fn finding(&mut self, object: impl ToString, problem: impl ToString) {
+        find(&mut self.report, self.progress, object.to_string(), problem.to_string());
+    }
+
+    fn stop_if_interrupted(&self) -> Result<()> {
+        if self.progress.interrupted() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+}
+
+fn find(report: &mut CheckReport, progress: &dyn Progress, object: String, problem: String) {
+    progress.problem(&Problem::new(&object, &problem));
+    let finding = Finding { object, problem };
+    if !report.findings.contains(&finding) {
+        report.findings.push(finding);
+    }
 }
 
 /// Checks every pack, segment, snapshot and record against its name, without a key.
 pub fn check_keyless(backend: &dyn Backend, progress: &dyn Progress) -> Result<CheckReport> {
-    let _ = (backend, progress);
-    todo!()
+    let begun = std::time::Instant::now();
+    let mut report = CheckReport::default();
+    let mut places = Vec::new();
+    for area in [Area::Snapshots, Area::Segments, Area::Records, Area::Packs] {
+        places.extend(backend.list(area)?.into_iter().map(|listed| (Place { area, name: listed.name }, listed.size)));
+    }
+    progress.stage(Stage::CheckingData, Some(places.iter().map(|(_, size)| size).sum()), Some(places.len() as u64));
+    for (place, size) in places {
+        if progress.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        match place.area {
+            Area::Packs => report.packs += 1,
+            Area::Snapshots => report.snapshots += 1,
+            _ => {}
+        }
+        backend.forget_cached(&place);
+        match backend.get(&place, SEGMENT_BYTES_MAX) {
+            Ok(stored) if ObjectName::of(&stored).hex() == place.name => report.packs_read += u64::from(place.area == Area::Packs),
+            Ok(_) => find(&mut report, progress, place.to_string(), "Its bytes do not fit its name".into()),
+            Err(error) => find(&mut report, progress, place.to_string(), error.to_string()),
+        }
+        report.bytes_read += size;
+        progress.bytes(size);
+        progress.files(1);
+    }
+    report.seconds = begun.elapsed().as_secs_f64();
+    Ok(report)
 }

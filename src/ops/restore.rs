@@ -1,10 +1,23 @@
-//! Restore: plan, then fetch and write. Everything is verified before it stands under its final name.
+//! Restore: decide for each entry, fetch what must be written, write, and give folders their metadata last.
+//!
+//! Deciding runs ahead with the fetching of frames; files that lie wholly in a batch of frames are written in parallel. A file
+//! stands under its final name only when every chunk and its whole content have been verified. Links come after all files, so
+//! that nothing is ever written through one.
+
+mod plan;
+mod write;
 
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::error::Result;
-use crate::progress::Progress;
+use crate::error::{Error, Result};
+use crate::format::entry::{Entry, Node};
+use crate::id::ContentHash;
+use crate::progress::{Problem, Progress, Stage};
 use crate::repo::{Repository, Selection};
+use crate::target::{TargetOptions, TreeTarget};
+use plan::{Chosen, Planner};
+use write::Writers;
 
 /// What to do with files that are there already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +78,157 @@ pub fn restore(
     options: &RestoreOptions,
     progress: &dyn Progress,
 ) -> Result<RestoreReport> {
-    let _ = (repository, selection, target, options, progress);
-    todo!()
+    let begun = std::time::Instant::now();
+    let chosen = Chosen::new(selection, options)?;
+    progress.stage(Stage::Planning, None, None);
+    let mut report = RestoreReport::default();
+    count(repository, &chosen, &mut report)?;
+    if options.dry_run {
+        report.seconds = begun.elapsed().as_secs_f64();
+        return Ok(report);
+    }
+    progress.stage(Stage::Restoring, Some(report.bytes_total), Some(report.files_restored));
+    let target_options = TargetOptions { sparse: options.sparse, numeric_ids: options.numeric_ids, ..TargetOptions::for_this_process() };
+    let target = TreeTarget::open(target, target_options, repository.world())?;
+    let mut tally = Tally { report, progress };
+    (tally.report.files_restored, tally.report.folders, tally.report.others) = (0, 0, 0);
+    run(repository, &chosen, options, &target, &mut tally)?;
+    if options.verify {
+        verify(repository, &chosen, &target, &mut tally)?;
+    }
+    for problem in target.finish()? {
+        tally.problem(&problem.subject.clone(), problem.message);
+    }
+    let mut report = tally.report;
+    report.seconds = begun.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// The report under way.
+struct Tally<'a> {
+    report: RestoreReport,
+    progress: &'a dyn Progress,
+}
+
+impl Tally<'_> {
+    fn problem(&mut self, path: &[u8], message: impl ToString) {
+        self.report.problems += 1;
+        self.progress.problem(&Problem::new(path, message));
+    }
+
+    /// An error with one path: the operation goes on, unless nothing can.
+    fn failed(&mut self, path: &[u8], error: Error) -> Result<()> {
+        if matches!(error, Error::Interrupted) {
+            return Err(error);
+        }
+        self.report.damaged += u64::from(error.is_damage());
+        self.problem(path, chain(&error));
+        Ok(())
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+/// What is selected, and how much it is.
+fn count(repository: &Repository, chosen: &Chosen, report: &mut RestoreReport) -> Result<()> {
+    let mut found = chosen.selection.path.is_empty();
+    for entry in chosen.entries(repository)? {
+        let Ok((entry, _)) = entry else { continue };
+        found = true;
+        match &entry.node {
+            Node::File { .. } => {
+                report.files_restored += 1;
+                report.bytes_total += entry.size();
+            }
+            Node::Folder => report.folders += 1,
+            _ => report.others += 1,
+        }
+    }
+    match found {
+        true => Ok(()),
+        false => {
+            let id = chosen.selection.stored.id.short();
+            let path = crate::error::show_bytes(&chosen.selection.path);
+            Err(Error::NotFound(format!("Snapshot {id} holds no {path}; snap ls {id} shows what it holds")))
+        }
+    }
+}
+
+fn run(repository: &Repository, chosen: &Chosen, options: &RestoreOptions, target: &TreeTarget, tally: &mut Tally) -> Result<()> {
+    let planner = Arc::new(Planner::new(repository, chosen, options.overwrite, target, tally.progress));
+    let mut writers = Writers::new(target, tally.progress);
+    let reader = repository.reader()?;
+    let wanted = planner.clone().wanted()?;
+    reader.fetch(wanted, |batch| {
+        if tally.progress.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        for done in writers.batch(batch) {
+            match done.outcome {
+                Ok(bytes) => {
+                    tally.report.files_restored += 1;
+                    tally.report.bytes_restored += bytes;
+                    tally.progress.files(1);
+                }
+                Err(error) => tally.failed(&done.path, error)?,
+            }
+        }
+        Ok(())
+    })?;
+    let later = planner.finish(&mut tally.report);
+    for (path, error) in later.problems {
+        tally.failed(&path, error)?;
+    }
+    for (path, entry) in later.links {
+        match link(repository, chosen, target, &path, &entry) {
+            Ok(()) => tally.report.others += 1,
+            Err(error) => tally.failed(&path, error)?,
+        }
+    }
+    Ok(())
+}
+
+/// Makes a symlink or hard link. A hard link whose file was not selected becomes a file of its own.
+fn link(repository: &Repository, chosen: &Chosen, target: &TreeTarget, path: &[u8], entry: &Entry) -> Result<()> {
+    match &entry.node {
+        Node::Symlink { target: text } => target.symlink(path, text, &entry.meta),
+        Node::HardLink { target: other } => match chosen.place(other, false) {
+            Some(other) => target.hard_link(path, &other),
+            None => write::lone_file(repository, &chosen.selection, other, target, path),
+        },
+        _ => target.special(path, &entry.node, &entry.meta),
+    }
+}
+
+/// Reads every selected file back from the disk and compares its hash.
+fn verify(repository: &Repository, chosen: &Chosen, target: &TreeTarget, tally: &mut Tally) -> Result<()> {
+    tally.progress.stage(Stage::CheckingData, Some(tally.report.bytes_total), None);
+    for entry in chosen.entries(repository)? {
+        let Ok((entry, path)) = entry else { continue };
+        let Node::File { content: Some(content) } = &entry.node else { continue };
+        if tally.progress.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        let hash = write::hash_existing(target, &path, content, write::From::Medium);
+        match hash {
+            Ok(hash) if hash == content.hash => tally.report.files_verified += 1,
+            Ok(hash) => tally.problem(&path, mismatch(hash, content.hash)),
+            Err(error) => tally.failed(&path, error)?,
+        }
+        tally.progress.bytes(content.size);
+    }
+    Ok(())
+}
+
+fn mismatch(found: ContentHash, expected: ContentHash) -> String {
+    format!("It does not read back as it was written: its BLAKE3 is {found} and not {expected}")
 }

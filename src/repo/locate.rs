@@ -18,7 +18,7 @@ use crate::format::envelope::{HEADER_BYTES, Header, Kind, footer_associated_data
 use crate::format::frame::{ChunkTable, FrameRecord};
 use crate::format::pack::{TRAILER_BYTES, decode_frames, decode_trailer};
 use crate::format::recipe::Run;
-use crate::format::segment::Segment;
+use crate::format::segment::{PackRecord, Segment};
 use crate::id::{ChunkId, FrameId, ObjectName, RepositoryId};
 use crate::index::{FrameLocation, Index, IndexError, IndexedPack, Scope};
 use crate::limits::*;
@@ -130,29 +130,34 @@ impl Locator {
     fn merge_missing(&self, index: &Index, missing: &[(ObjectName, u64)], scope: Scope) -> std::result::Result<Vec<Error>, MergeError> {
         let mut problems = Vec::new();
         let mut batch = Vec::new();
-        let mut batch_bytes = 0;
-        for (name, size) in missing {
+        let mut batch_chunks = 0;
+        // A footer that cannot be read leaves its chunks unknown, which costs a backup bytes and loses nothing.
+        let records = |pack: &PackRecord| self.read_footer(pack.name, pack.size).map(|footer| footer.frames).unwrap_or_default();
+        for (name, _) in missing {
             match self.segment(*name) {
-                Ok(segment) => batch.push((*name, segment)),
+                Ok(segment) => {
+                    batch_chunks += segment.packs.iter().flat_map(|pack| &pack.frames).map(|frame| frame.chunks as usize).sum::<usize>();
+                    batch.push((*name, segment));
+                }
                 Err(error) => problems.push(error),
             }
-            batch_bytes += size;
-            if batch_bytes > 8 << 20 {
-                index.merge(&batch, scope).map_err(MergeError::Index)?;
+            if batch_chunks > CHECKPOINT_CHUNKS {
+                index.merge(&batch, scope, &records).map_err(MergeError::Index)?;
                 batch.clear();
-                batch_bytes = 0;
+                batch_chunks = 0;
             }
         }
         if !batch.is_empty() {
-            index.merge(&batch, scope).map_err(MergeError::Index)?;
+            index.merge(&batch, scope, &records).map_err(MergeError::Index)?;
         }
         Ok(problems)
     }
 
     /// Tells the index of a segment just stored.
-    pub fn add_segment(&self, name: ObjectName, segment: Segment) {
+    pub fn add_segment(&self, name: ObjectName, segment: Segment, records: HashMap<ObjectName, Vec<Arc<FrameRecord>>>) {
         // An index that fails here is found out and started over by the next process.
-        let _ = self.index().merge(&[(name, segment)], Scope::Chunks);
+        let records = |pack: &PackRecord| records.get(&pack.name).cloned().unwrap_or_default();
+        let _ = self.index().merge(&[(name, segment)], Scope::Chunks, &records);
     }
 
     /// Reads an index segment from the store.
@@ -214,8 +219,8 @@ impl Locator {
         Err(trouble)
     }
 
-    /// Searches all segments and footers, and not the index, for a frame: its table, and every frame that holds one of its chunks.
-    /// Slow: it reads the whole index of the repository. For when all else failed.
+    /// Searches all footers, and not the index, for a frame: its table, and every frame that holds one of its chunks.
+    /// Slow: it reads the footers of the whole repository. For when all else failed.
     pub fn search(&self, id: &FrameId) -> Result<Option<Copies>> {
         let mut table = None;
         self.visit(&mut |_, record| {
@@ -235,21 +240,9 @@ impl Locator {
         Ok(Some((table, copies)))
     }
 
-    /// Calls for every frame that a readable segment lists, and then for those in footers of packs that no segment lists.
+    /// Calls for every frame in the footer of every pack that can be read.
     fn visit(&self, call: &mut dyn FnMut(&Arc<IndexedPack>, &FrameRecord)) -> Result<()> {
-        let mut seen = HashSet::new();
-        for (name, _) in self.list(Area::Segments)? {
-            let Ok(segment) = self.segment(name) else { continue };
-            for pack in segment.packs {
-                let known = Arc::new(IndexedPack { number: 0, name: pack.name, kind: pack.kind, size: pack.size });
-                seen.insert(pack.name);
-                pack.frames.iter().for_each(|record| call(&known, record));
-            }
-        }
         for (name, size) in self.list(Area::Packs)? {
-            if seen.contains(&name) {
-                continue;
-            }
             let Ok(footer) = self.read_footer(name, size) else { continue };
             let known = Arc::new(IndexedPack { number: 0, name, kind: footer.header.kind, size });
             footer.frames.iter().for_each(|record| call(&known, record));

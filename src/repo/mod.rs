@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 
 pub use catalog::{CatalogReader, CatalogWriter, PendingEntry, WrittenCatalog};
 pub use ingest::{Ingest, Ingested};
-pub use locate::{Locator, Presence};
+pub use locate::{Footer, Locator, Presence};
 pub use reader::{Fetched, Frame, Reader, Runs, Wanted};
 pub use snapshots::{Filter as SnapshotFilter, Selection, Stored};
 pub use stock::Stock;

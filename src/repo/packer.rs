@@ -18,7 +18,7 @@ use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::envelope::{Kind, footer_associated_data};
 use crate::format::frame::FrameRecord;
 use crate::format::pack::{FRAMES_START, TRAILER_BYTES, encode_frames, encode_trailer};
-use crate::format::segment::{PackRecord, Segment};
+use crate::format::segment::{FrameEntry, PackRecord, Segment};
 use crate::id::{ChunkId, ObjectName};
 use crate::limits::*;
 
@@ -93,6 +93,12 @@ impl Packer {
     }
 }
 
+/// A pack that is durable, and what its footer says.
+struct StoredPack {
+    record: PackRecord,
+    frames: Vec<Arc<FrameRecord>>,
+}
+
 /// What has been stored.
 #[derive(Default)]
 pub struct UploadTotals {
@@ -121,23 +127,23 @@ pub struct Uploader {
 impl Uploader {
     /// Stores what comes until the senders hang up, then the last index segment.
     pub fn run(self, packs: &Receiver<ClosedPack>) -> Result<()> {
-        let mut segment = Segment::default();
+        let mut stored = Vec::new();
         let mut chunks = 0;
         for pack in packs {
             chunks += pack.frames.iter().map(|frame| frame.table.len()).sum::<usize>();
-            segment.packs.push(self.store_pack(pack)?);
+            stored.push(self.store_pack(pack)?);
             if chunks >= CHECKPOINT_CHUNKS {
-                self.store_segment(std::mem::take(&mut segment))?;
+                self.store_segment(std::mem::take(&mut stored))?;
                 chunks = 0;
             }
         }
-        match segment.packs.is_empty() {
+        match stored.is_empty() {
             true => Ok(()),
-            false => self.store_segment(segment),
+            false => self.store_segment(stored),
         }
     }
 
-    fn store_pack(&self, pack: ClosedPack) -> Result<PackRecord> {
+    fn store_pack(&self, pack: ClosedPack) -> Result<StoredPack> {
         let ClosedPack { kind, mut bytes, frames } = pack;
         let sealer = self.packer.sealer(kind);
         let plain = encode_frames(&frames);
@@ -157,10 +163,13 @@ impl Uploader {
         self.totals.packs.fetch_add(1, Ordering::Relaxed);
         self.stock.add_pack(name, size);
         self.stored.lock().expect("no panic holds it").insert(name);
-        Ok(PackRecord { name, kind, size, frames })
+        let record = PackRecord { name, kind, size, frames: frames.iter().map(FrameEntry::of).collect() };
+        Ok(StoredPack { record, frames: frames.into_iter().map(Arc::new).collect() })
     }
 
-    fn store_segment(&self, segment: Segment) -> Result<()> {
+    fn store_segment(&self, packs: Vec<StoredPack>) -> Result<()> {
+        let (packs, frames): (Vec<_>, Vec<_>) = packs.into_iter().map(|pack| (pack.record, pack.frames)).unzip();
+        let segment = Segment { replaces: Vec::new(), packs };
         let stored = objects::seal(&self.segment_sealer, &segment.encode())?;
         let name = ObjectName::of(&stored);
         self.put(&Place::segment(name), &stored)?;
@@ -168,8 +177,9 @@ impl Uploader {
         if self.dry_run {
             return Ok(());
         }
-        let ids: Vec<ChunkId> = segment.packs.iter().flat_map(|pack| &pack.frames).flat_map(|frame| frame.table.ids()).copied().collect();
-        self.locator.add_segment(name, segment);
+        let ids: Vec<ChunkId> = frames.iter().flatten().flat_map(|frame| frame.table.ids()).copied().collect();
+        let records = segment.packs.iter().map(|pack| pack.name).zip(frames).collect();
+        self.locator.add_segment(name, segment, records);
         self.merged.lock().expect("no panic holds it").extend(ids);
         Ok(())
     }

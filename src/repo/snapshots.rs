@@ -1,6 +1,6 @@
 //! Snapshots in the store: listing, saving, and finding the one that is meant.
 
-use super::{Repository, objects};
+use super::Repository;
 use crate::backend::{Area, Place};
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::envelope::Kind;
@@ -78,11 +78,6 @@ impl Repository {
         let id = ObjectName::of(&stored);
         self.backend.put(&Place::snapshot(id), &stored)?;
         Ok(id)
-    }
-
-    /// The id a snapshot would get in a dry run.
-    pub(crate) fn seal_snapshot(&self, snapshot: &Snapshot) -> Result<SnapshotId> {
-        objects::seal(&self.sealer(Kind::Snapshot), &snapshot.encode()).map(|stored| ObjectName::of(&stored))
     }
 
     /// Takes back a snapshot of our own.

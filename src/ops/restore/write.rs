@@ -1,0 +1,248 @@
+//! Writing fetched runs into files, several files at a time.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::plan::{FileTask, Tag, groups};
+use crate::error::{Error, Result, show_bytes};
+use crate::format::content::Content;
+use crate::format::entry::Node;
+use crate::format::recipe::Run;
+use crate::id::ContentHash;
+use crate::progress::Progress;
+use crate::repo::{Fetched, Frame, Repository, Selection};
+use crate::target::{FileWriter, TreeTarget};
+
+type Piece = (Run, std::result::Result<Arc<Frame>, Arc<Error>>);
+
+/// A file that was written, or why not.
+pub struct Done {
+    pub path: Vec<u8>,
+    pub outcome: Result<u64>,
+}
+
+/// A file that is being written.
+struct OpenFile<'t> {
+    task: Arc<FileTask>,
+    /// None once something failed with the target.
+    writer: Result<FileWriter<'t>>,
+    hasher: blake3::Hasher,
+    /// Where the next bytes go in the file, holes included.
+    offset: u64,
+    next_hole: usize,
+    /// Bytes of the file whose chunks are lost: offset, length, and why.
+    lost: Vec<(u64, u64)>,
+    why: String,
+}
+
+/// Writes batches of fetched runs.
+pub struct Writers<'t> {
+    target: &'t TreeTarget,
+    progress: &'t dyn Progress,
+    open: Option<OpenFile<'t>>,
+}
+
+impl<'t> Writers<'t> {
+    pub fn new(target: &'t TreeTarget, progress: &'t dyn Progress) -> Self {
+        Self { target, progress, open: None }
+    }
+
+    /// Writes what a batch holds and returns the files that ended in it.
+    pub fn batch(&mut self, batch: Vec<Fetched<Tag>>) -> Vec<Done> {
+        let pieces = batch.into_iter().map(|fetched| (fetched.tag, (fetched.run, fetched.frame))).collect();
+        let mut groups = groups::<Piece>(pieces).into_iter().peekable();
+        let mut done = Vec::new();
+        if let Some(open) = self.open.take() {
+            match groups.next_if(|(task, ..)| Arc::ptr_eq(task, &open.task)) {
+                Some((_, pieces, ended)) => self.go_on(open, pieces, ended, &mut done),
+                // Its recipe broke off, which has been reported.
+                None => drop(open),
+            }
+        }
+        let rest: Vec<_> = groups.collect();
+        let results: Vec<(OpenFile, bool)> = rest
+            .into_par_iter()
+            .map(|(task, pieces, ended)| {
+                let mut open = OpenFile::new(self.target, task);
+                open.write(&pieces, self.progress);
+                (open, ended)
+            })
+            .collect();
+        for (open, ended) in results {
+            self.end(open, ended, &mut done);
+        }
+        done
+    }
+
+    fn go_on(&mut self, mut open: OpenFile<'t>, pieces: Vec<Piece>, ended: bool, done: &mut Vec<Done>) {
+        open.write(&pieces, self.progress);
+        self.end(open, ended, done);
+    }
+
+    fn end(&mut self, open: OpenFile<'t>, ended: bool, done: &mut Vec<Done>) {
+        match ended {
+            true => done.push(Done { path: open.task.path.clone(), outcome: open.finish() }),
+            false => self.open = Some(open),
+        }
+    }
+}
+
+impl<'t> OpenFile<'t> {
+    fn new(target: &'t TreeTarget, task: Arc<FileTask>) -> Self {
+        let writer = target.create(&task.path, task.content.size);
+        Self { task, writer, hasher: blake3::Hasher::new(), offset: 0, next_hole: 0, lost: Vec::new(), why: String::new() }
+    }
+
+    fn write(&mut self, pieces: &[Piece], progress: &dyn Progress) {
+        for (run, frame) in pieces {
+            match frame {
+                Ok(frame) => self.write_run(run, frame),
+                Err(error) => {
+                    // Without its table nobody knows how long the run was: all that follows is lost.
+                    self.why = error.to_string();
+                    self.lose(self.task.content.size.saturating_sub(self.offset));
+                }
+            }
+            if let Ok(frame) = frame {
+                let lens = frame.table.lens().get(run.first as usize..(run.first + run.count) as usize).unwrap_or_default();
+                progress.bytes(lens.iter().map(|&len| u64::from(len)).sum());
+            }
+        }
+    }
+
+    fn write_run(&mut self, run: &Run, frame: &Frame) {
+        if let Some(bytes) = frame.chunks(run) {
+            return self.put(bytes);
+        }
+        for ordinal in run.first..run.first + run.count {
+            match (frame.chunk(ordinal as usize), frame.table.lens().get(ordinal as usize)) {
+                (Some(bytes), _) => self.put(bytes),
+                (None, len) => {
+                    self.why =
+                        frame.damage.clone().unwrap_or_else(|| format!("frame {} holds fewer chunks than its recipe says", run.frame));
+                    self.lose(len.map_or(0, |&len| len.into()).max(1));
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, mut bytes: &[u8]) {
+        let Ok(writer) = &mut self.writer else { return };
+        self.hasher.update(bytes);
+        while !bytes.is_empty() {
+            let holes = &self.task.content.holes;
+            while let Some(hole) = holes.get(self.next_hole).filter(|hole| hole.offset == self.offset) {
+                self.offset += hole.len;
+                self.next_hole += 1;
+            }
+            let until = holes.get(self.next_hole).map_or(u64::MAX, |hole| hole.offset - self.offset);
+            let (now, later) = bytes.split_at(bytes.len().min(usize::try_from(until).unwrap_or(usize::MAX)));
+            if self.offset + now.len() as u64 > self.task.content.size {
+                self.why = "its recipe gives more bytes than the file has".into();
+                return self.lose(1);
+            }
+            if let Err(error) = writer.write_at(self.offset, now) {
+                self.writer = Err(error);
+                return;
+            }
+            self.offset += now.len() as u64;
+            bytes = later;
+        }
+    }
+
+    fn lose(&mut self, len: u64) {
+        match self.lost.last_mut() {
+            Some((offset, known)) if *offset + *known == self.offset => *known += len,
+            _ => self.lost.push((self.offset, len)),
+        }
+        self.offset += len;
+    }
+
+    /// Verifies the whole and gives the file its name.
+    fn finish(self) -> Result<u64> {
+        let writer = self.writer?;
+        let name = show_bytes(&self.task.path);
+        if !self.lost.is_empty() {
+            let ranges: Vec<String> = self.lost.iter().map(|(offset, len)| format!("{offset}..{}", offset + len)).collect();
+            return Err(Error::damaged(name, format!("bytes {} are lost, so it was not restored: {}", ranges.join(", "), self.why)));
+        }
+        if *self.hasher.finalize().as_bytes() != self.task.content.hash.0 {
+            return Err(Error::damaged(name, "the hash of its whole content does not fit, so it was not restored"));
+        }
+        writer.commit(&self.task.meta)?;
+        Ok(self.task.content.size)
+    }
+}
+
+/// A file without bytes of its own.
+pub fn empty_file(target: &TreeTarget, task: &FileTask) -> Result<()> {
+    if task.content.hash.0 != *blake3::hash(b"").as_bytes() || task.content.stored_len() != 0 {
+        return Err(Error::damaged(show_bytes(&task.path), "it should have bytes, but its recipe is empty"));
+    }
+    target.create(&task.path, task.content.size)?.commit(&task.meta)
+}
+
+/// Writes the file that a hard link means where its first name was not selected.
+pub fn lone_file(repository: &Repository, selection: &Selection, first: &[u8], target: &TreeTarget, path: &[u8]) -> Result<()> {
+    let selection = Selection { stored: selection.stored.clone(), path: first.to_vec() };
+    let mut found = None;
+    crate::ops::browse::list(repository, &selection, true, &mut |entry| {
+        found = Some(entry.clone());
+        Ok(())
+    })?;
+    let Some(crate::format::entry::Entry { meta, node: Node::File { content: Some(content) }, .. }) = found else {
+        return Err(Error::NotFound(format!("{} has no bytes in this snapshot", show_bytes(first))));
+    };
+    let task = Arc::new(FileTask { path: path.to_vec(), meta, content });
+    if task.content.recipe.runs.is_empty() {
+        return empty_file(target, &task);
+    }
+    let reader = repository.reader()?;
+    let mut open = OpenFile::new(target, task.clone());
+    let runs = crate::repo::Runs::new(reader.clone(), task.content.recipe.clone());
+    reader.fetch(runs.map(|run| run.map(|run| crate::repo::Wanted { tag: (), run })), |batch| {
+        let pieces: Vec<Piece> = batch.into_iter().map(|fetched| (fetched.run, fetched.frame)).collect();
+        open.write(&pieces, &crate::progress::Silent);
+        Ok(())
+    })?;
+    open.finish().map(drop)
+}
+
+/// Where a file is read back from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    Cache,
+    Medium,
+}
+
+/// The hash of a file's bytes without its recorded holes, as the target has it now.
+pub fn hash_existing(target: &TreeTarget, path: &[u8], content: &Content, from: From) -> Result<ContentHash> {
+    use std::io::Seek;
+    let mut file = target.open_existing(path)?;
+    let failed = |error| Error::file("read", std::path::PathBuf::from(show_bytes(path)), error);
+    if from == From::Medium {
+        // Best effort: what is dirty must be written before it can leave the cache.
+        let _ = file.sync_data();
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    let ends = content.holes.iter().map(|hole| (hole.offset, hole.offset + hole.len)).chain([(content.size, content.size)]);
+    for (until, next) in ends {
+        while at < until {
+            let want = buffer.len().min((until - at) as usize);
+            let count = file.read(&mut buffer[..want]).map_err(failed)?;
+            if count == 0 {
+                return Ok(ContentHash([0; 32]));
+            }
+            hasher.update_rayon(&buffer[..count]);
+            at += count as u64;
+        }
+        at = next;
+        file.seek(std::io::SeekFrom::Start(at)).map_err(failed)?;
+    }
+    Ok(ContentHash(*hasher.finalize().as_bytes()))
+}
