@@ -71,6 +71,23 @@ impl Error {
         Self::File { action, path: path.into(), source }
     }
 
+    /// The same error for another of those it concerns; its cause becomes text.
+    pub fn again(&self) -> Self {
+        match self {
+            Self::Damaged { what, why } => Self::Damaged { what: what.clone(), why: why.clone() },
+            Self::Unsupported { what, why } => Self::Unsupported { what: what.clone(), why: why.clone() },
+            Self::Storage(error) => Self::Storage(StorageError {
+                kind: error.kind,
+                action: error.action,
+                object: error.object.clone(),
+                location: error.location.clone(),
+                source: io::Error::new(error.source.kind(), error.source.to_string()),
+            }),
+            Self::Interrupted => Self::Interrupted,
+            other => Self::Conflict(other.to_string()),
+        }
+    }
+
     /// Whether stored bytes are gone or wrong, so that another copy is worth trying.
     pub fn is_damage(&self) -> bool {
         match self {

@@ -46,6 +46,8 @@ pub const CHECKPOINT_CHUNKS: usize = 256 << 10;
 
 /// Runs in one recipe block; a recipe with more is a stream of blocks.
 pub const RECIPE_BLOCK_RUNS: usize = 256;
+/// Runs of a stream that may wait for one open frame before it is closed for them.
+pub const RECIPE_RUNS_WAITING_MAX: usize = 16 * RECIPE_BLOCK_RUNS;
 /// Levels of indirection of a recipe.
 pub const RECIPE_DEPTH_MAX: u8 = 6;
 
@@ -53,7 +55,7 @@ pub const RECIPE_DEPTH_MAX: u8 = 6;
 pub const PATH_BYTES_MAX: usize = 1 << 20;
 /// One name in a path, in bytes.
 pub const NAME_BYTES_MAX: usize = 4096;
-/// Encoded metadata of one catalog entry without its recipe.
+/// One encoded catalog entry.
 pub const ENTRY_BYTES_MAX: usize = 64 << 20;
 /// Bytes of catalog between two rows of its table of paths.
 pub const CATALOG_STRIDE_BYTES: u64 = 64 << 10;

@@ -5,10 +5,13 @@
 
 use jiff::Timestamp;
 
+type Clock = dyn Fn() -> Timestamp + Send + Sync;
+type RandomSource = dyn Fn(&mut [u8]) + Send + Sync;
+
 /// A clock and a random source.
 pub struct World {
-    now: Box<dyn Fn() -> Timestamp + Send + Sync>,
-    fill: Box<dyn Fn(&mut [u8]) + Send + Sync>,
+    now: Box<Clock>,
+    fill: Box<RandomSource>,
 }
 
 impl World {

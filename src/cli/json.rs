@@ -25,6 +25,7 @@ pub fn snapshot(stored: &Stored) -> Value {
         "source": match snapshot.source {
             SourceKind::Stream => "stream",
             SourceKind::Tree => "tree",
+            SourceKind::Other => "other",
         },
         "complete": snapshot.is_complete(),
         "program_version": snapshot.program,

@@ -24,7 +24,8 @@ pub enum Secret {
 }
 
 impl Secret {
-    fn fits(&self, method: &Method) -> bool {
+    /// Whether a slot of this method can open with such a secret.
+    pub fn fits(&self, method: &Method) -> bool {
         matches!((self, method), (Self::Password(_), Method::Password { .. }) | (Self::KeyFile(_), Method::KeyFile))
     }
 

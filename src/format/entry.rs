@@ -279,10 +279,10 @@ pub fn decode_rows(bytes: &[u8]) -> Result<Vec<PathRow>> {
     while reader.remaining() > 0 {
         let path = reader.string(PATH_BYTES_MAX, "path of a row")?.to_vec();
         let offset = reader.varint("offset of a row")?;
-        if let Some(last) = rows.last() {
-            if path_order(&last.path, &path) != Ordering::Less || last.offset >= offset {
-                return Err(reader.malformed("row out of order"));
-            }
+        if let Some(last) = rows.last()
+            && (path_order(&last.path, &path) != Ordering::Less || last.offset >= offset)
+        {
+            return Err(reader.malformed("row out of order"));
         }
         rows.push(PathRow { path, offset });
     }

@@ -1,4 +1,5 @@
-//! Frames: the chunk table, where a frame lies in its pack, the base of a delta frame, and the plain text of its box.
+//! Frames: the chunk table, where a frame lies in its pack, and the base of a delta frame. A frame's box holds nothing but its
+//! compressed bytes; what is said of it stands in its pack's footer and in an index segment, which are different files.
 //!
 //! A frame's id is the keyed hash of its chunk table, so the table is verified by the id and the chunks by the table.
 //! A thinned frame keeps its table and id and leaves dead chunks out; its bitmap says which are there.
@@ -265,14 +266,6 @@ impl FrameRecord {
             base.encode(bytes);
         }
     }
-
-    /// The plain text of the frame's box: table, bitmap, base, then the compressed bytes.
-    pub fn encode_box(&self, compressed: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(compressed.len() + 64 + self.table.len() * 20);
-        self.encode_shape(&mut bytes);
-        bytes.put_bytes(compressed);
-        bytes
-    }
 }
 
 /// Whether this build knows all flags of a frame.
@@ -324,22 +317,6 @@ impl SealInfo {
     }
 }
 
-/// The opened box of a frame.
-#[derive(Debug, PartialEq, Eq)]
-pub struct FrameBox<'a> {
-    pub table: ChunkTable,
-    pub present: Option<Present>,
-    pub base: Option<Base>,
-    pub compressed: &'a [u8],
-}
-
-/// Parses the plain text of a frame's box.
-pub fn decode_box(plain: &[u8], flags: u8) -> Result<FrameBox<'_>> {
-    let mut reader = Reader::new(plain);
-    let (table, present, base) = decode_shape(&mut reader, flags)?;
-    Ok(FrameBox { table, present, base, compressed: reader.rest() })
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -363,7 +340,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn boxes_and_records_round_trip_and_every_prefix_fails_cleanly() {
+    fn records_round_trip_and_every_prefix_fails_cleanly() {
         for seed in 0..4 {
             let record = sample(5, seed);
             let mut bytes = Vec::new();
@@ -372,9 +349,6 @@ pub(crate) mod tests {
             for len in 0..bytes.len() {
                 assert!(FrameRecord::decode(&mut Reader::new(&bytes[..len]), 5).is_err());
             }
-            let plain = record.encode_box(b"compressed");
-            let opened = decode_box(&plain, record.flags()).unwrap();
-            assert_eq!((&opened.table, &opened.base, opened.compressed), (&record.table, &record.base, &b"compressed"[..]));
         }
     }
 

@@ -46,16 +46,13 @@ impl Manifest {
             return Err(FormatError::Unknown { what: "format version", value: manifest.version.into() });
         }
         if let Some(feature) = manifest.features.first() {
-            return Err(FormatError::Json(format!("feature {feature} is not known to this version")));
+            return Err(FormatError::Newer(format!("feature {feature}")));
         }
         let sizes = &manifest.chunker;
         let powers = [sizes.min, sizes.avg, sizes.max].iter().all(|size| size.is_power_of_two());
         let ordered = 256 <= sizes.min && sizes.min < sizes.avg && sizes.avg < sizes.max;
         if sizes.id != FASTCDC || !powers || !ordered || sizes.max as usize > CHUNK_BYTES_MAX {
-            return Err(FormatError::Json(format!(
-                "chunker {} {}/{}/{} is not known to this version",
-                sizes.id, sizes.min, sizes.avg, sizes.max
-            )));
+            return Err(FormatError::Newer(format!("chunker {} {}/{}/{}", sizes.id, sizes.min, sizes.avg, sizes.max)));
         }
         Ok(manifest)
     }

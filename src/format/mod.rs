@@ -25,6 +25,9 @@ pub enum FormatError {
     /// The bytes may be right, but this build does not know how to read them.
     #[error("{what} {value} is not known to this version")]
     Unknown { what: &'static str, value: u64 },
+    /// The document is sound, but uses something this build does not know.
+    #[error("{0} is not known to this version")]
+    Newer(String),
     /// A JSON document does not have the fields it must have.
     #[error("{0}")]
     Json(String),
@@ -35,7 +38,7 @@ impl FormatError {
     pub fn of(self, what: impl ToString) -> crate::error::Error {
         use crate::error::Error;
         match self {
-            Self::Unknown { .. } => Error::Unsupported { what: what.to_string(), why: self.to_string() },
+            Self::Unknown { .. } | Self::Newer(_) => Error::Unsupported { what: what.to_string(), why: self.to_string() },
             _ => Error::damaged(what, self),
         }
     }

@@ -4,7 +4,6 @@
 //! header (envelope, kind 3 or 4) | box of frame 0 | box of frame 1 | ... | box of the footer | footer length u32 | "SNAPPACK"
 //! ```
 //!
-//! The footer repeats each frame's chunk table and base, so that what a pack holds is known without opening its frames.
 //! The frames' lengths stand only in the sealed footer and in sealed index segments.
 
 use super::Result;
@@ -20,7 +19,7 @@ pub const TRAILER_BYTES: usize = 12;
 /// Where the first frame of a pack begins.
 pub const FRAMES_START: u64 = HEADER_BYTES as u64;
 
-/// The list of a pack's frames, as its footer holds it.
+/// The list of a pack's frames, as its footer and an index segment hold it.
 pub fn encode_frames(frames: &[FrameRecord]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.put_varint(frames.len() as u64);

@@ -35,7 +35,7 @@ impl Record {
         let tag: Tag = from_json(bytes)?;
         match tag.record.as_str() {
             "condemned" | "epoch" | "forget" => from_json(bytes),
-            _ => Err(FormatError::Unknown { what: "kind of record", value: 0 }),
+            _ => Err(FormatError::Newer(format!("record {}", tag.record))),
         }
     }
 }

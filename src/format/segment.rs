@@ -2,52 +2,12 @@
 //!
 //! A segment may say which older segments it replaces; those are ignored wherever both are seen.
 
+use super::Result;
 use super::codec::{Reader, Write};
 use super::envelope::Kind;
-use super::frame::{Codec, FrameRecord, SealInfo, is_known_flags};
-use super::pack::FRAMES_START;
-use super::{FormatError, Result};
-use crate::id::{FrameId, ObjectName};
-use crate::limits::*;
-
-/// Where a frame is and how to open it. Its chunk table is in its box, and again in its pack's footer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameEntry {
-    pub info: SealInfo,
-    /// Where its box begins in the pack; not stored, frames lie end to end.
-    pub offset: u64,
-    pub stored_len: u32,
-    /// Chunks in its table.
-    pub chunks: u32,
-}
-
-impl FrameEntry {
-    pub fn of(record: &FrameRecord) -> Self {
-        Self { info: record.seal_info(), offset: record.offset, stored_len: record.stored_len, chunks: record.table.len() as u32 }
-    }
-
-    fn encode(&self, bytes: &mut Vec<u8>) {
-        bytes.put_bytes(&self.info.id.0);
-        bytes.put_varint(self.stored_len.into());
-        bytes.put_u8(self.info.codec as u8);
-        bytes.put_u8(self.info.flags);
-        bytes.put_varint(self.info.plain_len.into());
-        bytes.put_varint(self.chunks.into());
-    }
-
-    fn decode(reader: &mut Reader, offset: u64) -> Result<Self> {
-        let id = FrameId(reader.array("frame id")?);
-        let stored_len = reader.length(FRAME_STORED_BYTES_MAX, "stored length of a frame")? as u32;
-        let codec = Codec::from_byte(reader.u8("codec")?)?;
-        let flags = reader.u8("flags of a frame")?;
-        if !is_known_flags(flags) {
-            return Err(FormatError::Unknown { what: "flags of a frame", value: flags.into() });
-        }
-        let plain_len = reader.length(FRAME_BYTES_MAX, "plain length of a frame")? as u32;
-        let chunks = reader.length(FRAME_CHUNKS_MAX, "chunks of a frame")? as u32;
-        Ok(Self { info: SealInfo { id, codec, flags, plain_len }, offset, stored_len, chunks })
-    }
-}
+use super::frame::FrameRecord;
+use super::pack::{decode_frames, encode_frames};
+use crate::id::ObjectName;
 
 /// A pack and its frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +17,7 @@ pub struct PackRecord {
     pub kind: Kind,
     /// Stored bytes.
     pub size: u64,
-    pub frames: Vec<FrameEntry>,
+    pub frames: Vec<FrameRecord>,
 }
 
 /// The contents of an index segment.
@@ -79,8 +39,7 @@ impl Segment {
             bytes.put_bytes(&pack.name.0);
             bytes.put_u8(pack.kind as u8);
             bytes.put_u64(pack.size);
-            bytes.put_varint(pack.frames.len() as u64);
-            pack.frames.iter().for_each(|frame| frame.encode(&mut bytes));
+            bytes.put_bytes(&encode_frames(&pack.frames));
         }
         bytes
     }
@@ -108,27 +67,15 @@ impl Segment {
     }
 }
 
-fn decode_frames(reader: &mut Reader) -> Result<Vec<FrameEntry>> {
-    let count = reader.count(37, "number of frames")?;
-    let mut frames = Vec::with_capacity(count);
-    let mut offset = FRAMES_START;
-    for _ in 0..count {
-        let frame = FrameEntry::decode(reader, offset)?;
-        offset += u64::from(frame.stored_len);
-        frames.push(frame);
-    }
-    Ok(frames)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::frame::tests::sample;
+    use super::super::pack::FRAMES_START;
     use super::*;
 
     #[test]
     fn segments_round_trip_and_every_prefix_fails_cleanly() {
-        let first = sample(FRAMES_START, 3);
-        let frames = vec![FrameEntry::of(&first), FrameEntry::of(&sample(first.end(), 0))];
+        let frames = vec![sample(FRAMES_START, 3)];
         let pack = PackRecord { name: ObjectName([1; 32]), kind: Kind::DataPack, size: 12345, frames };
         let segment = Segment { replaces: vec![ObjectName([2; 32])], packs: vec![pack] };
         let bytes = segment.encode();

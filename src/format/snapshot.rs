@@ -35,6 +35,9 @@ pub enum SourceKind {
     #[default]
     Stream,
     Tree,
+    /// A kind that this version does not know; its catalog reads like any other.
+    #[serde(other)]
+    Other,
 }
 
 /// The contents of a snapshot.

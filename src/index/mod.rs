@@ -10,10 +10,9 @@
 mod tables;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use crate::format::envelope::Kind;
-use crate::format::frame::{FrameRecord, SealInfo};
+use crate::format::frame::SealInfo;
 use crate::format::segment::{PackRecord, Segment};
 use crate::id::{ChunkId, FrameId, ObjectName, RepositoryId};
 use crate::limits::*;
@@ -25,9 +24,6 @@ use tables::Tables;
 pub struct IndexError(String);
 
 pub type Result<T> = std::result::Result<T, IndexError>;
-
-/// Gives the frames in the footer of a pack.
-pub type Records<'a> = dyn Fn(&PackRecord) -> Vec<Arc<FrameRecord>> + 'a;
 
 /// What of a segment has been merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,10 +86,14 @@ impl Index {
         self.tables.merged()
     }
 
-    /// Merges segments in one transaction. The chunks are those of `records`, which gives the footer of a pack, or nothing where it
-    /// cannot be read; it is asked only for [`Scope::Chunks`].
-    pub fn merge(&self, segments: &[(ObjectName, Segment)], scope: Scope, records: &Records) -> Result<()> {
-        self.tables.merge(segments, scope, records)
+    /// Merges segments in one transaction.
+    pub fn merge(&self, segments: &[(ObjectName, Segment)], scope: Scope) -> Result<()> {
+        self.tables.merge(segments, scope)
+    }
+
+    /// Merges a pack that no readable segment lists.
+    pub fn merge_pack(&self, pack: PackRecord) -> Result<()> {
+        self.tables.merge_unnamed(&pack)
     }
 
     /// Every place where a frame is said to be.

@@ -3,18 +3,16 @@
 //! `frames` is keyed by frame id and pack number, because a frame may lie in several packs. Frames have short numbers so that a row of
 //! `chunks`, of which there are tens of millions, is 22 bytes.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction};
 
-use super::{ChunkLocation, FrameLocation, IndexError, IndexedPack, Records, Result, Scope};
+use super::{ChunkLocation, FrameLocation, IndexError, IndexedPack, Result, Scope};
 use crate::format::codec::{Reader, Write};
 use crate::format::envelope::Kind;
 use crate::format::frame::{Codec, FrameRecord, SealInfo};
-use crate::format::segment::{FrameEntry, PackRecord, Segment};
+use crate::format::segment::{PackRecord, Segment};
 use crate::id::{ChunkId, FrameId, ObjectName, RepositoryId};
 use crate::limits::*;
 
@@ -112,7 +110,7 @@ impl Tables {
         })
     }
 
-    pub fn merge(&self, segments: &[(ObjectName, Segment)], scope: Scope, records: &Records) -> Result<()> {
+    pub fn merge(&self, segments: &[(ObjectName, Segment)], scope: Scope) -> Result<()> {
         guard(|| {
             let transaction = self.database.begin_write()?;
             let mut chunks = Vec::new();
@@ -121,19 +119,23 @@ impl Tables {
                 for (name, segment) in segments {
                     let done = names.get(name.0)?.map_or(0, |value| value.value());
                     for pack in &segment.packs {
-                        let records = if scope >= Scope::Chunks { records(pack) } else { Vec::new() };
-                        merge_pack(&transaction, pack, &records, &mut chunks)?;
+                        merge_pack(&transaction, pack, scope, &mut chunks)?;
                     }
                     names.insert(name.0, done.max(scope as u8))?;
                 }
             }
-            // In order of the key, so that the tree is filled and not scattered.
-            chunks.sort_unstable_by_key(|(id, _)| *id);
-            let mut table = transaction.open_table(CHUNKS)?;
-            for (id, place) in chunks {
-                table.insert(id, place)?;
-            }
-            drop(table);
+            insert_chunks(&transaction, chunks)?;
+            transaction.commit()?;
+            Ok(())
+        })
+    }
+
+    pub fn merge_unnamed(&self, pack: &PackRecord) -> Result<()> {
+        guard(|| {
+            let transaction = self.database.begin_write()?;
+            let mut chunks = Vec::new();
+            merge_pack(&transaction, pack, Scope::Chunks, &mut chunks)?;
+            insert_chunks(&transaction, chunks)?;
             transaction.commit()?;
             Ok(())
         })
@@ -203,7 +205,7 @@ type ChunkRow = ([u8; 16], [u8; 6]);
 fn merge_pack(
     transaction: &WriteTransaction,
     pack: &PackRecord,
-    records: &[Arc<FrameRecord>],
+    scope: Scope,
     chunks: &mut Vec<ChunkRow>,
 ) -> std::result::Result<(), redb::Error> {
     let mut packs = transaction.open_table(PACKS)?;
@@ -220,32 +222,38 @@ fn merge_pack(
     };
     let mut frames = transaction.open_table(FRAMES)?;
     let mut ids = transaction.open_table(FRAME_IDS)?;
-    let mut frame_numbers = HashMap::new();
     for frame in &pack.frames {
-        let id = &frame.info.id;
         let known = {
-            let mut rows = frames.range(frame_key(id, 0)..=frame_key(id, u32::MAX))?;
+            let mut rows = frames.range(frame_key(&frame.id, 0)..=frame_key(&frame.id, u32::MAX))?;
             rows.next().transpose()?.and_then(|(_, row)| row.value()[14..].try_into().ok().map(u32::from_le_bytes))
         };
         let frame_number = match known {
             Some(number) => number,
             None => {
                 let next = ids.last()?.map_or(0, |(last, _)| last.value() + 1);
-                ids.insert(next, id.0)?;
+                ids.insert(next, frame.id.0)?;
                 next
             }
         };
-        frames.insert(frame_key(id, number), encode_location(frame, frame_number))?;
-        frame_numbers.insert(*id, frame_number);
-    }
-    for record in records {
-        let Some(frame_number) = frame_numbers.get(&record.id) else { continue };
-        for (ordinal, id) in record.table.ids().iter().enumerate().filter(|(ordinal, _)| record.has(*ordinal)) {
-            let mut place = [0; 6];
-            place[..4].copy_from_slice(&frame_number.to_le_bytes());
-            place[4..].copy_from_slice(&(ordinal as u16).to_le_bytes());
-            chunks.push((id.0, place));
+        frames.insert(frame_key(&frame.id, number), encode_location(frame, frame_number))?;
+        if scope >= Scope::Chunks {
+            for (ordinal, id) in frame.table.ids().iter().enumerate().filter(|(ordinal, _)| frame.has(*ordinal)) {
+                let mut place = [0; 6];
+                place[..4].copy_from_slice(&frame_number.to_le_bytes());
+                place[4..].copy_from_slice(&(ordinal as u16).to_le_bytes());
+                chunks.push((id.0, place));
+            }
         }
+    }
+    Ok(())
+}
+
+/// Inserts rows in order of their key, so that the tree is filled and not scattered.
+fn insert_chunks(transaction: &WriteTransaction, mut chunks: Vec<ChunkRow>) -> std::result::Result<(), redb::Error> {
+    chunks.sort_unstable_by_key(|(id, _)| *id);
+    let mut table = transaction.open_table(CHUNKS)?;
+    for (id, place) in chunks {
+        table.insert(id, place)?;
     }
     Ok(())
 }
@@ -257,8 +265,8 @@ fn frame_key(id: &FrameId, pack: u32) -> [u8; 36] {
     key
 }
 
-fn encode_location(frame: &FrameEntry, number: u32) -> [u8; 18] {
-    let info = frame.info;
+fn encode_location(frame: &FrameRecord, number: u32) -> [u8; 18] {
+    let info = frame.seal_info();
     let mut row = Vec::with_capacity(18);
     row.put_u32(frame.offset as u32);
     row.put_u32(frame.stored_len);

@@ -8,10 +8,11 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use jiff::Timestamp;
 
 use crate::compression::Level;
@@ -112,16 +113,13 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
     progress.stage(Stage::BackingUp, None, None);
 
     let known = Known::new(repository, writer.stock().clone(), parent.as_ref(), subject.kind, options)?;
-    let source = open_source(input, &known, started, options)?;
     let older = parent.as_ref().map(|parent| &parent.snapshot);
-    let mut run =
-        Run { catalog: CatalogWriter::new(&writer, older), writer: &mut writer, known: &known, totals: Totals::default(), progress };
-    run.work(source, options)?;
-    let Run { catalog, mut totals, .. } = run;
-    if totals.bytes == 0 && subject.kind == SourceKind::Stream && !options.allow_empty {
-        return Err(Error::EmptyStream { name: subject.name });
-    }
-    let written = catalog.finish(&mut writer)?;
+    let job = Job { input, known: &known, started, options, older, progress };
+    let (written, mut totals) = match job.run(&mut writer, &subject) {
+        Ok(done) => done,
+        // A thread that failed hangs up on the others: its own reason is the one to tell.
+        Err(error) => return Err(writer.first_failure(error)),
+    };
     let (cost, reliance) = writer.finish()?;
     totals.bytes_new = cost.bytes_new;
     totals.bytes_stored = cost.stored();
@@ -129,7 +127,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
     // A stream's entry carries the time of its backup, so its content is what counts.
     let unchanged = match subject.kind {
         SourceKind::Stream => totals.files_unmodified == 1,
-        SourceKind::Tree => older.is_some_and(|older| is_same(&written, older)),
+        _ => older.is_some_and(|older| is_same(&written, older)),
     };
     let mut report = BackupReport {
         snapshot: None,
@@ -171,6 +169,31 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
     report.snapshot = Some(id);
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// The work of one backup before anything is durable.
+struct Job<'a> {
+    input: Input,
+    known: &'a Arc<Known>,
+    started: Timestamp,
+    options: &'a BackupOptions,
+    older: Option<&'a Snapshot>,
+    progress: &'a dyn Progress,
+}
+
+impl Job<'_> {
+    fn run(self, writer: &mut Writer, subject: &Subject) -> Result<(WrittenCatalog, Totals)> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let source = open_source(self.input, self.known, self.started, self.options, stop.clone())?;
+        let catalog = CatalogWriter::new(writer, self.older);
+        let mut run = Run { catalog, writer, known: self.known, totals: Totals::default(), progress: self.progress };
+        run.work(source, self.options, &stop)?;
+        let Run { catalog, totals, .. } = run;
+        if totals.bytes == 0 && subject.kind == SourceKind::Stream && !self.options.allow_empty {
+            return Err(Error::EmptyStream { name: subject.name.clone() });
+        }
+        Ok((catalog.finish(writer)?, totals))
+    }
 }
 
 /// What a snapshot is of.
@@ -246,11 +269,11 @@ impl Known {
         if let Some(parent) = parent {
             let mut catalog = CatalogReader::open(repository, &parent.snapshot)?;
             match kind {
-                SourceKind::Tree => entries = Some(Mutex::new(ParentEntries { catalog: catalog.peekable() })),
                 // The one entry of a stream; found whatever it was called then.
                 SourceKind::Stream => {
                     older.extend(catalog.next().and_then(Result::ok).and_then(|entry| Some((Vec::new(), Older::of(&entry)?))))
                 }
+                _ => entries = Some(Mutex::new(ParentEntries { catalog: catalog.peekable() })),
             }
         }
         // The coarsest clock of a file system in use (FAT) ticks every two seconds.
@@ -316,9 +339,14 @@ impl Older {
     }
 }
 
-fn open_source(input: Input, known: &Arc<Known>, started: Timestamp, options: &BackupOptions) -> Result<Box<dyn Source>> {
+fn open_source(
+    input: Input,
+    known: &Arc<Known>,
+    started: Timestamp,
+    options: &BackupOptions,
+    stop: Arc<AtomicBool>,
+) -> Result<Box<dyn Source>> {
     let meta = || stream_meta(options.time.unwrap_or(started));
-    let stop = options.interrupted.clone();
     Ok(match input {
         Input::Descriptor { name, descriptor } => Box::new(StreamSource::from_fd(stream_path(&name)?, descriptor, meta(), stop)),
         Input::Reader { name, reader } => Box::new(StreamSource::new(stream_path(&name)?, reader, meta())),
@@ -356,8 +384,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Takes slab after slab from the source, which reads ahead on a thread of its own.
-    fn work(&mut self, mut source: Box<dyn Source>, options: &BackupOptions) -> Result<()> {
+    /// Takes slab after slab from the source, which reads ahead on a thread of its own until it ends or `stop` is set.
+    fn work(&mut self, mut source: Box<dyn Source>, options: &BackupOptions, stop: &AtomicBool) -> Result<()> {
         std::thread::scope(|scope| {
             let (filled, slabs) = bounded::<Result<(Slab, More)>>(1);
             let (spent, empty) = bounded(3);
@@ -365,27 +393,38 @@ impl Run<'_> {
                 spent.send(Slab::new(options.slab_bytes)).expect("there is room");
             }
             scope.spawn(move || read_ahead(&mut *source, &empty, &filled));
-            let known = self.known;
-            let mut ingest = Ingest::new(|path: &[u8]| known.older(path));
-            for slab in slabs {
-                let (mut slab, more) = slab?;
-                if self.progress.interrupted() {
-                    return Err(Error::Interrupted);
-                }
-                let bytes = slab.input_bytes();
-                let done = ingest.slab(self.writer, &mut slab)?;
-                self.progress.bytes(bytes);
-                for ingested in done {
-                    self.take(ingested)?;
-                }
-                // The reader may have ended already.
-                let _ = spent.send(slab);
-                if more == More::No {
-                    break;
-                }
-            }
-            Ok(())
+            let result = self.take_slabs(&slabs, &spent, options);
+            // A source that waits for bytes must not keep a failure waiting.
+            stop.store(true, Ordering::Relaxed);
+            result
         })
+    }
+
+    fn take_slabs(&mut self, slabs: &Receiver<Result<(Slab, More)>>, spent: &Sender<Slab>, options: &BackupOptions) -> Result<()> {
+        let known = self.known;
+        let mut ingest = Ingest::new(|path: &[u8]| known.older(path));
+        loop {
+            if self.progress.interrupted() || options.interrupted.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            self.writer.check()?;
+            let (mut slab, more) = match slabs.recv_timeout(Duration::from_millis(200)) {
+                Ok(slab) => slab?,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => unreachable!("the last slab says so"),
+            };
+            let bytes = slab.input_bytes();
+            let done = ingest.slab(self.writer, &mut slab)?;
+            self.progress.bytes(bytes);
+            for ingested in done {
+                self.take(ingested)?;
+            }
+            // The reader may have ended already.
+            let _ = spent.send(slab);
+            if more == More::No {
+                return Ok(());
+            }
+        }
     }
 
     fn take(&mut self, ingested: Ingested) -> Result<()> {
@@ -414,7 +453,7 @@ impl Run<'_> {
             _ => totals.others += 1,
         }
         self.progress.files(1);
-        self.catalog.add(self.writer, pending)
+        self.catalog.add(self.writer, *pending)
     }
 }
 

@@ -15,7 +15,10 @@ use crate::repo::{CatalogReader, Repository, Selection, SnapshotFilter};
 pub fn list(repository: &Repository, selection: &Selection, recursive: bool, each: &mut dyn FnMut(&Entry) -> Result<()>) -> Result<()> {
     let mut catalog = CatalogReader::open(repository, &selection.stored.snapshot)?;
     if !selection.path.is_empty() {
-        catalog.seek(&selection.path)?;
+        // A damaged table of paths only costs time.
+        if catalog.seek(&selection.path).is_err() {
+            catalog = CatalogReader::open(repository, &selection.stored.snapshot)?;
+        }
     }
     let mut met = selection.path.is_empty();
     for entry in catalog {
@@ -116,9 +119,10 @@ fn one(repository: &Repository, area: Area, prefix: &str) -> Result<String> {
 fn segment_json(name: ObjectName, segment: &Segment) -> serde_json::Value {
     let packs = segment.packs.iter().map(|pack| {
         let frames = pack.frames.iter().map(|frame| {
+            let chunks = frame.table.ids().iter().zip(frame.table.lens()).map(|(id, len)| json!({"id": id, "length": len}));
             json!({
-                "id": frame.info.id, "offset": frame.offset, "stored_length": frame.stored_len, "plain_length": frame.info.plain_len,
-                "codec": format!("{:?}", frame.info.codec).to_lowercase(), "delta": frame.info.is_delta(), "chunks": frame.chunks,
+                "id": frame.id, "offset": frame.offset, "stored_length": frame.stored_len, "plain_length": frame.present_len(),
+                "codec": format!("{:?}", frame.codec).to_lowercase(), "delta": frame.is_delta(), "chunks": chunks.collect::<Vec<_>>(),
             })
         });
         json!({"name": pack.name, "kind": format!("{:?}", pack.kind), "size": pack.size, "frames": frames.collect::<Vec<_>>()})

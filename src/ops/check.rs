@@ -66,6 +66,8 @@ pub struct CheckReport {
     pub frames: u64,
     pub findings: Vec<Finding>,
     pub affected: Vec<Affected>,
+    /// Objects that a newer version wrote, which this one cannot judge.
+    pub unsupported: Vec<Finding>,
     /// Harmless oddities: packs no segment lists, leftovers.
     pub notes: Vec<String>,
     pub seconds: f64,
@@ -99,6 +101,19 @@ struct Run<'a> {
 impl Run<'_> {
     fn finding(&mut self, object: impl ToString, problem: impl ToString) {
         find(&mut self.report, self.progress, object.to_string(), problem.to_string());
+    }
+
+    /// An object that could not be read: damaged, or only unknown to this version.
+    fn trouble(&mut self, object: impl ToString, error: &Error) {
+        let why = structure::why(error);
+        match error {
+            Error::Unsupported { .. } => {
+                let problem = format!("It cannot be checked, because it needs a newer snap: {why}");
+                self.progress.problem(&Problem::new(object.to_string(), &problem));
+                self.report.unsupported.push(Finding { object: object.to_string(), problem });
+            }
+            _ => self.finding(object, why),
+        }
     }
 
     fn stop_if_interrupted(&self) -> Result<()> {

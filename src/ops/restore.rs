@@ -7,6 +7,7 @@
 mod plan;
 mod write;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -179,7 +180,10 @@ fn run(repository: &Repository, chosen: &Chosen, options: &RestoreOptions, targe
                     tally.report.bytes_restored += bytes;
                     tally.progress.files(1);
                 }
-                Err(error) => tally.failed(&done.path, error)?,
+                Err(error) => {
+                    planner.foreign(&done.path);
+                    tally.failed(&done.path, error)?;
+                }
             }
         }
         Ok(())
@@ -188,24 +192,47 @@ fn run(repository: &Repository, chosen: &Chosen, options: &RestoreOptions, targe
     for (path, error) in later.problems {
         tally.failed(&path, error)?;
     }
+    let linker = Linker { repository, chosen, target, overwrite: options.overwrite, foreign: &later.foreign };
     for (path, entry) in later.links {
-        match link(repository, chosen, target, &path, &entry) {
-            Ok(()) => tally.report.others += 1,
+        match linker.make(&path, &entry) {
+            Ok(Made::Yes) => tally.report.others += 1,
+            Ok(Made::LeftAlone) => tally.report.files_skipped += 1,
             Err(error) => tally.failed(&path, error)?,
         }
     }
     Ok(())
 }
 
-/// Makes a symlink or hard link. A hard link whose file was not selected becomes a file of its own.
-fn link(repository: &Repository, chosen: &Chosen, target: &TreeTarget, path: &[u8], entry: &Entry) -> Result<()> {
-    match &entry.node {
-        Node::Symlink { target: text } => target.symlink(path, text, &entry.meta),
-        Node::HardLink { target: other } => match chosen.place(other, false) {
-            Some(other) => target.hard_link(path, &other),
-            None => write::lone_file(repository, &chosen.selection, other, target, path),
-        },
-        _ => target.special(path, &entry.node, &entry.meta),
+/// Whether a link or device was made.
+enum Made {
+    Yes,
+    LeftAlone,
+}
+
+/// Makes what comes after the files: links and devices.
+struct Linker<'a> {
+    repository: &'a Repository,
+    chosen: &'a Chosen,
+    target: &'a TreeTarget,
+    overwrite: Overwrite,
+    foreign: &'a HashSet<Vec<u8>>,
+}
+
+impl Linker<'_> {
+    /// Makes one. A hard link becomes a file of its own where the file it means was not selected, or is not what the snapshot holds.
+    fn make(&self, path: &[u8], entry: &Entry) -> Result<Made> {
+        if self.overwrite == Overwrite::Never && self.target.find(path)?.is_some() {
+            return Ok(Made::LeftAlone);
+        }
+        match &entry.node {
+            Node::Symlink { target: text } => self.target.symlink(path, text, &entry.meta)?,
+            Node::HardLink { target: other } => match self.chosen.place(other, false).filter(|other| !self.foreign.contains(other)) {
+                Some(other) => self.target.hard_link(path, &other)?,
+                None => write::lone_file(self.repository, &self.chosen.selection, other, self.target, path)?,
+            },
+            _ => self.target.special(path, &entry.node, &entry.meta)?,
+        }
+        Ok(Made::Yes)
     }
 }
 
@@ -220,7 +247,7 @@ fn verify(repository: &Repository, chosen: &Chosen, target: &TreeTarget, tally: 
         }
         let hash = write::hash_existing(target, &path, content, write::From::Medium);
         match hash {
-            Ok(hash) if hash == content.hash => tally.report.files_verified += 1,
+            Ok(Some(hash)) if hash == content.hash => tally.report.files_verified += 1,
             Ok(hash) => tally.problem(&path, mismatch(hash, content.hash)),
             Err(error) => tally.failed(&path, error)?,
         }
@@ -229,6 +256,9 @@ fn verify(repository: &Repository, chosen: &Chosen, target: &TreeTarget, tally: 
     Ok(())
 }
 
-fn mismatch(found: ContentHash, expected: ContentHash) -> String {
-    format!("It does not read back as it was written: its BLAKE3 is {found} and not {expected}")
+fn mismatch(found: Option<ContentHash>, expected: ContentHash) -> String {
+    match found {
+        Some(found) => format!("It does not read back as it was written: its BLAKE3 is {found} and not {expected}"),
+        None => "It does not read back as it was written: it is too short, or has bytes where the snapshot has a hole".into(),
+    }
 }

@@ -74,11 +74,12 @@ impl Stats {
         }
         for frame in &pack.frames {
             self.frames += 1;
-            self.chunks += u64::from(frame.chunks);
-            self.total_uncompressed_size += u64::from(frame.info.plain_len);
-            if frame.info.is_delta() {
+            let plain_len = frame.present_len() as u64;
+            self.chunks += frame.table.len() as u64;
+            self.total_uncompressed_size += plain_len;
+            if frame.is_delta() {
                 self.delta_frames += 1;
-                self.delta_plain_size += u64::from(frame.info.plain_len);
+                self.delta_plain_size += plain_len;
                 self.delta_stored_size += u64::from(frame.stored_len);
             }
         }

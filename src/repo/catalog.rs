@@ -10,7 +10,7 @@ use super::Repository;
 use super::reader::{ByteStream, Reader};
 use super::stream::{MetaStream, OpenRecipe};
 use super::writer::Writer;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, show_bytes};
 use crate::format::codec::Reader as Fields;
 use crate::format::content::{Content, Encoding, Hole};
 use crate::format::entry::{Entry, Flaw, Node, PathRow, decode_entry, decode_rows, encode_entry, encode_row, is_restart, path_order};
@@ -116,6 +116,11 @@ impl CatalogWriter {
             }
             self.buffer.clear();
             encode_entry(&entry, &self.before, &mut self.buffer);
+            if self.buffer.len() > ENTRY_BYTES_MAX {
+                let path = std::path::PathBuf::from(show_bytes(&entry.path));
+                let why = std::io::Error::other("its extended attributes and holes take more than a catalog entry can hold");
+                return Err(Error::file("back up", path, why));
+            }
             self.stream.push(writer, &self.buffer)?;
             self.before = entry.path;
         }
@@ -169,7 +174,8 @@ impl CatalogReader {
         self.move_to(row.map_or(0, |row| row.offset))
     }
 
-    fn rows(&self) -> Result<Vec<PathRow>> {
+    /// The table of paths.
+    pub fn rows(&self) -> Result<Vec<PathRow>> {
         let bytes = ByteStream::new(self.reader.clone(), self.path_table.clone()).read_all(SEGMENT_BYTES_MAX as usize)?;
         decode_rows(&bytes).map_err(|error| error.of("a table of paths"))
     }
@@ -185,7 +191,15 @@ impl CatalogReader {
     fn read(&mut self) -> Result<Option<Entry>> {
         let mut want = 64 << 10;
         loop {
-            let bytes = self.stream.peek(want)?;
+            let trouble = self.stream.peek(want).err();
+            let bytes = self.stream.at_hand();
+            if let Some(trouble) = trouble {
+                // Entries before the damage are still whole.
+                let mut fields = Fields::new(bytes);
+                let Ok(entry) = decode_entry(&mut fields, &self.before) else { return Err(trouble) };
+                let len = fields.position();
+                return Ok(Some(self.pass(entry, len)));
+            }
             if bytes.is_empty() {
                 let all = self.offset == self.len;
                 return if all { Ok(None) } else { Err(Error::damaged("a catalog", "it ends too early")) };
@@ -194,16 +208,20 @@ impl CatalogReader {
             match decode_entry(&mut fields, &self.before) {
                 Ok(entry) => {
                     let len = fields.position();
-                    self.stream.consume(len);
-                    self.offset += len as u64;
-                    self.before.clone_from(&entry.path);
-                    return Ok(Some(entry));
+                    return Ok(Some(self.pass(entry, len)));
                 }
                 // Perhaps only cut off by the end of what is at hand.
                 Err(_) if bytes.len() >= want && want < ENTRY_BYTES_MAX => want *= 4,
                 Err(error) => return Err(error.of("a catalog")),
             }
         }
+    }
+
+    fn pass(&mut self, entry: Entry, len: usize) -> Entry {
+        self.stream.consume(len);
+        self.offset += len as u64;
+        self.before.clone_from(&entry.path);
+        entry
     }
 
     /// Goes on at the first row of the table of paths that lies behind the damage and can be read.

@@ -21,7 +21,7 @@ use crate::source::{Event, Slab};
 /// What came of an event.
 pub enum Ingested {
     /// An entry to be added to the catalog, in order.
-    Entry(PendingEntry),
+    Entry(Box<PendingEntry>),
     Problem(crate::progress::Problem),
 }
 
@@ -77,7 +77,7 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
         for step in parts {
             match step {
                 Step::Done(ingested) => done.push(ingested),
-                Step::Part(part) => done.extend(self.accept(writer, part, &slab.bytes)?.map(Ingested::Entry)),
+                Step::Part(part) => done.extend(self.accept(writer, part, &slab.bytes)?.map(|entry| Ingested::Entry(Box::new(entry)))),
             }
         }
         writer.check()?;
@@ -108,7 +108,7 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
                     let part = part.take().expect("a file ends once");
                     steps.push(Step::Part(Part { ends: Some((flaw, size, holes)), ..part }));
                 }
-                Event::Entry { entry, known } => steps.push(Step::Done(Ingested::Entry(PendingEntry::whole(entry, known)))),
+                Event::Entry { entry, known } => steps.push(Step::Done(Ingested::Entry(Box::new(PendingEntry::whole(entry, known))))),
                 Event::Problem(problem) => steps.push(Step::Done(Ingested::Problem(problem))),
             }
         }

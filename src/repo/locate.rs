@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use lru::LruCache;
 
@@ -20,17 +20,24 @@ use crate::format::pack::{TRAILER_BYTES, decode_frames, decode_trailer};
 use crate::format::recipe::Run;
 use crate::format::segment::{PackRecord, Segment};
 use crate::id::{ChunkId, FrameId, ObjectName, RepositoryId};
-use crate::index::{FrameLocation, Index, IndexError, IndexedPack, Scope};
+use crate::index::{ChunkLocation, FrameLocation, Index, IndexError, IndexedPack, Scope};
 use crate::limits::*;
 
-/// A pack's footer, opened.
-pub struct Footer {
-    pub header: Header,
+/// What a pack holds.
+pub struct Contents {
     pub frames: Vec<Arc<FrameRecord>>,
     by_id: HashMap<FrameId, usize>,
+    /// Read from the pack itself, and not from an index segment because that failed.
+    genuine: bool,
 }
 
-impl Footer {
+impl Contents {
+    fn new(frames: Vec<FrameRecord>, genuine: bool) -> Self {
+        let frames: Vec<_> = frames.into_iter().map(Arc::new).collect();
+        let by_id = frames.iter().enumerate().map(|(i, frame)| (frame.id, i)).collect();
+        Self { frames, by_id, genuine }
+    }
+
     pub fn frame(&self, id: &FrameId) -> Option<&Arc<FrameRecord>> {
         self.by_id.get(id).map(|&i| &self.frames[i])
     }
@@ -67,11 +74,12 @@ pub struct Locator {
     repository: RepositoryId,
     index: Mutex<Index>,
     packs: Mutex<HashMap<u32, Arc<IndexedPack>>>,
-    footers: Mutex<FooterCache>,
+    contents: Mutex<ContentsCache>,
+    adopted: OnceLock<()>,
 }
 
-struct FooterCache {
-    footers: LruCache<ObjectName, Arc<Footer>>,
+struct ContentsCache {
+    packs: LruCache<ObjectName, Arc<Contents>>,
     chunks: usize,
 }
 
@@ -84,7 +92,8 @@ impl Locator {
             repository,
             index: Mutex::new(Index::open(cache, repository)),
             packs: Mutex::default(),
-            footers: Mutex::new(FooterCache { footers: LruCache::unbounded(), chunks: 0 }),
+            contents: Mutex::new(ContentsCache { packs: LruCache::unbounded(), chunks: 0 }),
+            adopted: OnceLock::new(),
         };
         locator.refresh(Scope::Frames)?;
         Ok(locator)
@@ -107,57 +116,74 @@ impl Locator {
     pub fn refresh(&self, scope: Scope) -> Result<Vec<Error>> {
         let listed = self.list(Area::Segments)?;
         let wanted: HashSet<ObjectName> = listed.iter().map(|(name, _)| *name).collect();
-        let mut index = self.index();
-        let mut merged: HashMap<_, _> = index.merged().unwrap_or_default().into_iter().collect();
-        if merged.keys().any(|name| !wanted.contains(name)) || index.merged().is_err() {
-            index.start_over();
-            self.packs.lock().expect("no panic holds it").clear();
-            merged.clear();
-        }
-        let missing: Vec<_> = listed.into_iter().filter(|(name, _)| merged.get(name).is_none_or(|&done| done < scope)).collect();
-        match self.merge_missing(&index, &missing, scope) {
-            Ok(problems) => Ok(problems),
-            Err(MergeError::Index(_)) => {
-                index.start_over();
-                let listed = self.list(Area::Segments)?;
-                self.merge_missing(&index, &listed, scope).map_err(|error| match error {
-                    MergeError::Index(error) => Error::Conflict(format!("{error}; remove the cache folder")),
-                })
+        let merged = self.index().merged();
+        let mut merged: HashMap<_, _> = match merged {
+            Ok(merged) if merged.iter().all(|(name, _)| wanted.contains(name)) => merged.into_iter().collect(),
+            _ => self.start_over(),
+        };
+        for attempt in 0.. {
+            let missing: Vec<_> =
+                listed.iter().map(|(name, _)| *name).filter(|name| merged.get(name).is_none_or(|&done| done < scope)).collect();
+            match self.merge(&missing, scope) {
+                Ok(problems) => return Ok(problems),
+                Err(error) if attempt > 0 => return Err(Error::Conflict(format!("{error}; remove the cache folder"))),
+                Err(_) => merged = self.start_over(),
             }
         }
+        unreachable!("the second attempt returns")
     }
 
-    fn merge_missing(&self, index: &Index, missing: &[(ObjectName, u64)], scope: Scope) -> std::result::Result<Vec<Error>, MergeError> {
+    fn start_over(&self) -> HashMap<ObjectName, Scope> {
+        self.index().start_over();
+        self.packs.lock().expect("no panic holds it").clear();
+        HashMap::new()
+    }
+
+    /// Reads segments and merges them. The index is locked only while it is written.
+    fn merge(&self, missing: &[ObjectName], scope: Scope) -> std::result::Result<Vec<Error>, IndexError> {
         let mut problems = Vec::new();
         let mut batch = Vec::new();
         let mut batch_chunks = 0;
-        // A footer that cannot be read leaves its chunks unknown, which costs a backup bytes and loses nothing.
-        let records = |pack: &PackRecord| self.read_footer(pack.name, pack.size).map(|footer| footer.frames).unwrap_or_default();
-        for (name, _) in missing {
+        for name in missing {
             match self.segment(*name) {
                 Ok(segment) => {
-                    batch_chunks += segment.packs.iter().flat_map(|pack| &pack.frames).map(|frame| frame.chunks as usize).sum::<usize>();
+                    batch_chunks += segment.packs.iter().flat_map(|pack| &pack.frames).map(|frame| frame.table.len()).sum::<usize>();
                     batch.push((*name, segment));
                 }
                 Err(error) => problems.push(error),
             }
             if batch_chunks > CHECKPOINT_CHUNKS {
-                index.merge(&batch, scope, &records).map_err(MergeError::Index)?;
+                self.index().merge(&batch, scope)?;
                 batch.clear();
                 batch_chunks = 0;
             }
         }
         if !batch.is_empty() {
-            index.merge(&batch, scope, &records).map_err(MergeError::Index)?;
+            self.index().merge(&batch, scope)?;
         }
         Ok(problems)
     }
 
+    /// Tells the index of the packs that no readable segment lists, from their footers. Done once, when a frame is missed.
+    pub fn adopt_unlisted(&self) {
+        self.adopted.get_or_init(|| {
+            let known: HashSet<ObjectName> = self.index().packs().unwrap_or_default().into_iter().map(|pack| pack.name).collect();
+            for (name, size) in self.list(Area::Packs).unwrap_or_default() {
+                if known.contains(&name) {
+                    continue;
+                }
+                let Ok((header, contents)) = self.read_footer(name, size) else { continue };
+                let frames = contents.frames.iter().map(|frame| (**frame).clone()).collect();
+                // An index that fails here leaves the frame missed.
+                let _ = self.index().merge_pack(PackRecord { name, kind: header.kind, size, frames });
+            }
+        });
+    }
+
     /// Tells the index of a segment just stored.
-    pub fn add_segment(&self, name: ObjectName, segment: Segment, records: HashMap<ObjectName, Vec<Arc<FrameRecord>>>) {
+    pub fn add_segment(&self, name: ObjectName, segment: Segment) {
         // An index that fails here is found out and started over by the next process.
-        let records = |pack: &PackRecord| records.get(&pack.name).cloned().unwrap_or_default();
-        let _ = self.index().merge(&[(name, segment)], Scope::Chunks, &records);
+        let _ = self.index().merge(&[(name, segment)], Scope::Chunks);
     }
 
     /// Reads an index segment from the store.
@@ -182,45 +208,45 @@ impl Locator {
         locations.into_iter().filter_map(|location| Some((self.pack(location.pack)?, location))).collect()
     }
 
-    /// The record of a frame from the footer of a pack that is present; nothing if there is none.
-    pub fn record(&self, id: &FrameId, presence: &Presence) -> Option<(Arc<IndexedPack>, Arc<FrameRecord>)> {
-        self.places(id).into_iter().filter(|(pack, _)| presence.has(pack)).find_map(|(pack, _)| {
-            let footer = self.footer(pack.name, pack.size).ok()?;
-            Some((pack, footer.frame(id)?.clone()))
+    /// The record of a frame from the footer of a pack that is present; nothing if there is none. With `plain`, not of a delta copy.
+    pub fn record(&self, id: &FrameId, presence: &Presence, plain: bool) -> Option<(Arc<IndexedPack>, Arc<FrameRecord>)> {
+        let fits = |(pack, location): &(Arc<IndexedPack>, FrameLocation)| presence.has(pack) && !(plain && location.info.is_delta());
+        self.places(id).into_iter().filter(fits).find_map(|(pack, _)| {
+            let contents = self.contents(pack.name, pack.size).ok().filter(|contents| contents.genuine)?;
+            let record = contents.frame(id).filter(|record| !(plain && record.is_delta()))?.clone();
+            Some((pack, record))
         })
     }
 
-    /// The record of the frame that holds a chunk, and the chunk's place in it; verified against the footer.
-    pub fn chunk(&self, id: &ChunkId, presence: &Presence) -> Option<(Arc<IndexedPack>, Arc<FrameRecord>, u32)> {
-        let location = self.index().chunk(id).ok()??;
-        let (pack, record) = self.record(&location.frame, presence)?;
-        let ordinal = location.ordinal as usize;
-        let right = record.has(ordinal) && record.table.ids().get(ordinal) == Some(id);
-        right.then_some((pack, record, location.ordinal))
+    /// A frame's record, from the footer of one of its packs or, where that cannot be read, from an index segment.
+    pub fn record_in(&self, pack: &IndexedPack, id: &FrameId) -> Result<Arc<FrameRecord>> {
+        let contents = self.contents(pack.name, pack.size)?;
+        let missing = || Error::damaged(format!("pack {}", pack.name), format!("frame {id} should be in it"));
+        contents.frame(id).cloned().ok_or_else(missing)
     }
 
-    /// Plain bytes of a run, from the table in a footer.
+    /// Where the index says a chunk is.
+    pub fn chunk(&self, id: &ChunkId) -> Option<ChunkLocation> {
+        self.index().chunk(id).ok()?
+    }
+
+    /// Plain bytes of a run.
     pub fn run_len(&self, run: &Run) -> Result<u64> {
         let mut trouble = Error::damaged(format!("frame {}", run.frame), "no index segment lists it");
         for (pack, _) in self.places(&run.frame) {
-            let footer = match self.footer(pack.name, pack.size) {
-                Ok(footer) => footer,
-                Err(error) => {
-                    trouble = error;
-                    continue;
-                }
-            };
-            let lens =
-                footer.frame(&run.frame).and_then(|record| record.table.lens().get(run.first as usize..(run.first + run.count) as usize));
-            if let Some(lens) = lens {
-                return Ok(lens.iter().map(|&len| u64::from(len)).sum());
+            match self.record_in(&pack, &run.frame) {
+                Err(error) => trouble = error,
+                Ok(record) => match record.table.lens().get(run.first as usize..(run.first + run.count) as usize) {
+                    Some(lens) => return Ok(lens.iter().map(|&len| u64::from(len)).sum()),
+                    None => trouble = Error::damaged(format!("frame {}", run.frame), "it has fewer chunks than a recipe says"),
+                },
             }
         }
         Err(trouble)
     }
 
-    /// Searches all footers, and not the index, for a frame: its table, and every frame that holds one of its chunks.
-    /// Slow: it reads the footers of the whole repository. For when all else failed.
+    /// Searches all segments and footers, and not the index, for a frame: its table, and every frame that holds one of its chunks.
+    /// Slow: it reads all there is about packs. For when all else failed.
     pub fn search(&self, id: &FrameId) -> Result<Option<Copies>> {
         let mut table = None;
         self.visit(&mut |_, record| {
@@ -240,24 +266,23 @@ impl Locator {
         Ok(Some((table, copies)))
     }
 
-    /// Calls for every frame in the footer of every pack that can be read.
+    /// Calls for every frame that a readable segment lists, and then for those in footers of packs that no segment lists.
     fn visit(&self, call: &mut dyn FnMut(&Arc<IndexedPack>, &FrameRecord)) -> Result<()> {
-        for (name, size) in self.list(Area::Packs)? {
-            let Ok(footer) = self.read_footer(name, size) else { continue };
-            let known = Arc::new(IndexedPack { number: 0, name, kind: footer.header.kind, size });
-            footer.frames.iter().for_each(|record| call(&known, record));
+        let mut seen = HashSet::new();
+        for (name, _) in self.list(Area::Segments)? {
+            let Ok(segment) = self.segment(name) else { continue };
+            for pack in segment.packs {
+                let known = Arc::new(IndexedPack { number: 0, name: pack.name, kind: pack.kind, size: pack.size });
+                seen.insert(pack.name);
+                pack.frames.iter().for_each(|record| call(&known, record));
+            }
+        }
+        for (name, size) in self.list(Area::Packs)?.into_iter().filter(|(name, _)| !seen.contains(name)) {
+            let Ok((header, contents)) = self.read_footer(name, size) else { continue };
+            let known = Arc::new(IndexedPack { number: 0, name, kind: header.kind, size });
+            contents.frames.iter().for_each(|record| call(&known, record));
         }
         Ok(())
-    }
-
-    /// Whether the index holds nothing, so that nothing can be known.
-    pub fn is_empty(&self) -> bool {
-        self.index().merged().is_ok_and(|merged| merged.is_empty())
-    }
-
-    /// Every pack the index knows.
-    pub fn packs(&self) -> Result<Vec<IndexedPack>> {
-        self.index().packs().map_err(|error| Error::Conflict(error.to_string()))
     }
 
     fn pack(&self, number: u32) -> Option<Arc<IndexedPack>> {
@@ -273,30 +298,45 @@ impl Locator {
         self.index.lock().expect("no panic holds the index")
     }
 
-    /// The footer of a pack of `size` stored bytes, from the cache or the store.
-    pub fn footer(&self, name: ObjectName, size: u64) -> Result<Arc<Footer>> {
-        if let Some(footer) = self.footers().footers.get(&name) {
-            return Ok(footer.clone());
+    /// What a pack of `size` stored bytes holds: from its footer or, where that cannot be read, from an index segment.
+    fn contents(&self, name: ObjectName, size: u64) -> Result<Arc<Contents>> {
+        if let Some(contents) = self.cached().packs.get(&name) {
+            return Ok(contents.clone());
         }
-        let footer = Arc::new(self.read_footer(name, size)?);
-        let mut cache = self.footers();
-        cache.chunks += footer.chunks();
-        if let Some(replaced) = cache.footers.put(name, footer.clone()) {
+        let contents = match self.read_footer(name, size) {
+            Ok((_, contents)) => contents,
+            Err(error) => self.listed_contents(name)?.ok_or(error)?,
+        };
+        let contents = Arc::new(contents);
+        let mut cache = self.cached();
+        cache.chunks += contents.chunks();
+        if let Some(replaced) = cache.packs.put(name, contents.clone()) {
             cache.chunks -= replaced.chunks();
         }
-        while cache.chunks > FOOTER_CACHE_CHUNKS && cache.footers.len() > 1 {
-            let dropped = cache.footers.pop_lru().map_or(0, |(_, footer)| footer.chunks());
+        while cache.chunks > FOOTER_CACHE_CHUNKS && cache.packs.len() > 1 {
+            let dropped = cache.packs.pop_lru().map_or(0, |(_, contents)| contents.chunks());
             cache.chunks -= dropped;
         }
-        Ok(footer)
+        Ok(contents)
     }
 
-    fn footers(&self) -> MutexGuard<'_, FooterCache> {
-        self.footers.lock().expect("no panic holds the footers")
+    /// What the index segments say of a pack.
+    pub fn listed_contents(&self, name: ObjectName) -> Result<Option<Contents>> {
+        for (segment, _) in self.list(Area::Segments)? {
+            let Ok(segment) = self.segment(segment) else { continue };
+            if let Some(pack) = segment.packs.into_iter().find(|pack| pack.name == name) {
+                return Ok(Some(Contents::new(pack.frames, false)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn cached(&self) -> MutexGuard<'_, ContentsCache> {
+        self.contents.lock().expect("no panic holds the contents")
     }
 
     /// Reads a pack's footer from the store, past the cache.
-    pub fn read_footer(&self, name: ObjectName, size: u64) -> Result<Footer> {
+    pub fn read_footer(&self, name: ObjectName, size: u64) -> Result<(Header, Contents)> {
         let place = Place::pack(name);
         let too_short = || Error::damaged(&place, format!("{size} bytes are too few"));
         if size < (HEADER_BYTES + TRAILER_BYTES) as u64 || size > PACK_BYTES_MAX {
@@ -321,7 +361,7 @@ impl Locator {
     }
 
     /// Opens a footer that was read: `head` is the pack's header, `frames_end` where the footer begins.
-    pub fn open_footer(&self, place: &Place, head: &[u8], frames_end: u64, sealed: &[u8]) -> Result<Footer> {
+    pub fn open_footer(&self, place: &Place, head: &[u8], frames_end: u64, sealed: &[u8]) -> Result<(Header, Contents)> {
         let header = Header::decode(&mut Reader::new(head)).map_err(|error| error.of(place))?;
         if header.repository != self.repository || !matches!(header.kind, Kind::DataPack | Kind::CatalogPack) {
             return Err(Error::damaged(place, "it is not a pack of this repository"));
@@ -330,18 +370,13 @@ impl Locator {
         let plain = plain.ok_or_else(|| Error::damaged(place, "the seal of its footer does not fit"))?;
         let mut reader = Reader::new(&plain);
         let frames = decode_frames(&mut reader).and_then(|frames| reader.finish().map(|()| frames));
-        let frames: Vec<_> = frames.map_err(|error| error.of(place))?.into_iter().map(Arc::new).collect();
+        let frames = frames.map_err(|error| error.of(place))?;
         if frames.last().map_or(HEADER_BYTES as u64, |frame| frame.end()) != frames_end {
             return Err(Error::damaged(place, "its footer lists other frames than fit into it"));
         }
-        let by_id = frames.iter().enumerate().map(|(i, frame)| (frame.id, i)).collect();
-        Ok(Footer { header, frames, by_id })
+        Ok((header, Contents::new(frames, true)))
     }
 }
 
 /// A frame's table, and the frames (itself too) that hold any of its chunks, plain ones first.
 pub type Copies = (ChunkTable, Vec<(Arc<IndexedPack>, Arc<FrameRecord>)>);
-
-enum MergeError {
-    Index(IndexError),
-}

@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 
 pub use catalog::{CatalogReader, CatalogWriter, PendingEntry, WrittenCatalog};
 pub use ingest::{Ingest, Ingested};
-pub use locate::{Footer, Locator, Presence};
+pub use locate::{Contents, Locator, Presence};
 pub use reader::{Fetched, Frame, Reader, Runs, Wanted};
 pub use snapshots::{Filter as SnapshotFilter, Selection, Stored};
 pub use stock::Stock;
@@ -182,6 +182,7 @@ fn slots(backend: &dyn Backend) -> Result<Vec<(String, Result<Slot>)>> {
 /// The master key of the first slot that the secret opens.
 fn unlock(backend: &dyn Backend, repository: RepositoryId, secret: &Secret) -> Result<MasterKey> {
     let mut trouble = None;
+    let mut tried = false;
     let all = slots(backend)?;
     if all.is_empty() {
         return Err(Error::damaged("the repository", "it has no key slot; restore the folder keys from a copy"));
@@ -191,12 +192,13 @@ fn unlock(backend: &dyn Backend, repository: RepositoryId, secret: &Secret) -> R
         match slot {
             Ok(slot) if slot.repository == repository => match open_slot(&slot, secret) {
                 Ok(Some((master, _))) => return Ok(master),
-                Ok(None) => {}
+                Ok(None) => tried |= secret.fits(&slot.method),
                 Err(error) => trouble = Some(error),
             },
             Ok(slot) => trouble = Some(Error::damaged(format!("key slot {}", slot.id), "it belongs to another repository")),
             Err(error) => trouble = Some(error),
         }
     }
-    Err(trouble.unwrap_or(Error::WrongKey))
+    // A damaged slot is worth a word only if no sound one asked for this kind of secret.
+    Err(trouble.filter(|_| !tried).unwrap_or(Error::WrongKey))
 }

@@ -18,7 +18,7 @@ use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::envelope::{Kind, footer_associated_data};
 use crate::format::frame::FrameRecord;
 use crate::format::pack::{FRAMES_START, TRAILER_BYTES, encode_frames, encode_trailer};
-use crate::format::segment::{FrameEntry, PackRecord, Segment};
+use crate::format::segment::{PackRecord, Segment};
 use crate::id::{ChunkId, ObjectName};
 use crate::limits::*;
 
@@ -93,12 +93,6 @@ impl Packer {
     }
 }
 
-/// A pack that is durable, and what its footer says.
-struct StoredPack {
-    record: PackRecord,
-    frames: Vec<Arc<FrameRecord>>,
-}
-
 /// What has been stored.
 #[derive(Default)]
 pub struct UploadTotals {
@@ -131,7 +125,15 @@ impl Uploader {
         let mut chunks = 0;
         for pack in packs {
             chunks += pack.frames.iter().map(|frame| frame.table.len()).sum::<usize>();
-            stored.push(self.store_pack(pack)?);
+            match self.store_pack(pack) {
+                Ok(pack) => stored.push(pack),
+                Err(error) => {
+                    // What was stored so far need not be stored again by the next run.
+                    let listed = if stored.is_empty() { Ok(()) } else { self.store_segment(stored) };
+                    drop(listed);
+                    return Err(error);
+                }
+            }
             if chunks >= CHECKPOINT_CHUNKS {
                 self.store_segment(std::mem::take(&mut stored))?;
                 chunks = 0;
@@ -143,7 +145,7 @@ impl Uploader {
         }
     }
 
-    fn store_pack(&self, pack: ClosedPack) -> Result<StoredPack> {
+    fn store_pack(&self, pack: ClosedPack) -> Result<PackRecord> {
         let ClosedPack { kind, mut bytes, frames } = pack;
         let sealer = self.packer.sealer(kind);
         let plain = encode_frames(&frames);
@@ -163,12 +165,10 @@ impl Uploader {
         self.totals.packs.fetch_add(1, Ordering::Relaxed);
         self.stock.add_pack(name, size);
         self.stored.lock().expect("no panic holds it").insert(name);
-        let record = PackRecord { name, kind, size, frames: frames.iter().map(FrameEntry::of).collect() };
-        Ok(StoredPack { record, frames: frames.into_iter().map(Arc::new).collect() })
+        Ok(PackRecord { name, kind, size, frames })
     }
 
-    fn store_segment(&self, packs: Vec<StoredPack>) -> Result<()> {
-        let (packs, frames): (Vec<_>, Vec<_>) = packs.into_iter().map(|pack| (pack.record, pack.frames)).unzip();
+    fn store_segment(&self, packs: Vec<PackRecord>) -> Result<()> {
         let segment = Segment { replaces: Vec::new(), packs };
         let stored = objects::seal(&self.segment_sealer, &segment.encode())?;
         let name = ObjectName::of(&stored);
@@ -177,9 +177,9 @@ impl Uploader {
         if self.dry_run {
             return Ok(());
         }
-        let ids: Vec<ChunkId> = frames.iter().flatten().flat_map(|frame| frame.table.ids()).copied().collect();
-        let records = segment.packs.iter().map(|pack| pack.name).zip(frames).collect();
-        self.locator.add_segment(name, segment, records);
+        let frames = segment.packs.iter().flat_map(|pack| &pack.frames);
+        let ids: Vec<ChunkId> = frames.flat_map(|frame| frame.table.ids()).copied().collect();
+        self.locator.add_segment(name, segment);
         self.merged.lock().expect("no panic holds it").extend(ids);
         Ok(())
     }

@@ -17,10 +17,10 @@ use crate::crypto::SealKey;
 use crate::error::{Error, Result};
 use crate::format::codec::Reader as Fields;
 use crate::format::envelope::{HEADER_BYTES, Header, Kind};
-use crate::format::frame::{Base, ChunkTable, FrameBox, Present, SealInfo, decode_box};
+use crate::format::frame::{Base, ChunkTable, FrameRecord};
 use crate::format::recipe::{BLOCK_BYTES_MAX, Recipe, Run, decode_block};
 use crate::id::{FrameId, ObjectName};
-use crate::index::{FrameLocation, IndexedPack};
+use crate::index::IndexedPack;
 use crate::limits::*;
 
 /// A decoded frame, every chunk verified.
@@ -54,10 +54,11 @@ impl Frame {
         Some(&self.bytes[start..start + len])
     }
 
-    fn new(table: ChunkTable, present: Option<&Present>, bytes: Vec<u8>, delta: bool) -> Self {
+    fn new(record: &FrameRecord, bytes: Vec<u8>) -> Self {
+        let (table, delta) = (record.table.clone(), record.is_delta());
         let mut at = 0;
         let place = |(i, &len): (usize, &u32)| {
-            present.is_none_or(|present| present.has(i)).then(|| {
+            record.has(i).then(|| {
                 let start = at;
                 at += len;
                 start
@@ -79,6 +80,22 @@ pub struct Fetched<T> {
     pub tag: T,
     pub run: Run,
     pub frame: std::result::Result<Arc<Frame>, Arc<Error>>,
+}
+
+/// Which copies of a frame are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Copies {
+    All,
+    Plain,
+}
+
+/// Which bases will do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Bases {
+    /// Good plain copies only: what is written against them can be read again.
+    Good,
+    /// Also what can be put together from elsewhere.
+    Any,
 }
 
 type Shelf = Mutex<LruCache<FrameId, Arc<Mutex<Option<Arc<Frame>>>>>>;
@@ -122,31 +139,30 @@ impl Reader {
     }
 
     /// A frame to be the base of a delta: never read from a delta copy, so decoding is one step deep.
-    pub fn base_frame(&self, id: &FrameId) -> Result<Arc<Frame>> {
+    fn base_frame(&self, id: &FrameId, bases: Bases) -> Result<Arc<Frame>> {
         if let Some(slot) = self.frames.lock().expect("no panic holds it").get(id).cloned() {
-            match slot.try_lock() {
-                Ok(slot) if slot.is_some() => return Ok(slot.clone().expect("just seen")),
-                Ok(_) | Err(TryLockError::WouldBlock) => {}
+            // A slot that is being filled may wait for a base itself.
+            let ready = match slot.try_lock() {
+                Ok(slot) => slot.clone(),
+                Err(TryLockError::WouldBlock) => None,
                 Err(TryLockError::Poisoned(_)) => unreachable!("no panic holds it"),
+            };
+            if let Some(frame) = ready.filter(|frame| !frame.delta && frame.damage.is_none()) {
+                return Ok(frame);
             }
         }
         let slot = self.slot(&self.bases, id);
         let mut slot = slot.lock().expect("no panic holds it");
-        if let Some(frame) = &*slot {
+        if let Some(frame) = slot.as_ref().filter(|frame| bases == Bases::Any || frame.damage.is_none()) {
             return Ok(frame.clone());
         }
-        let mut trouble = Error::damaged(format!("frame {id}"), "it is a base and no plain copy of it is listed");
-        for (pack, location) in self.locator.places(id).iter().filter(|(_, location)| !location.info.is_delta()) {
-            match self.read_place(pack, location) {
-                Ok(frame) => {
-                    let frame = Arc::new(frame);
-                    *slot = Some(frame.clone());
-                    return Ok(frame);
-                }
-                Err(error) => trouble = error,
-            }
-        }
-        Err(trouble)
+        let frame = match (self.read_places(id, Copies::Plain), bases) {
+            (Err(trouble), Bases::Any) => self.salvage(id, trouble, Copies::Plain)?,
+            (result, _) => result?,
+        };
+        let frame = Arc::new(frame);
+        *slot = Some(frame.clone());
+        Ok(frame)
     }
 
     fn slot(&self, shelf: &Shelf, id: &FrameId) -> Arc<Mutex<Option<Arc<Frame>>>> {
@@ -154,29 +170,55 @@ impl Reader {
     }
 
     fn read(&self, id: &FrameId) -> Result<Frame> {
-        let mut trouble = Error::damaged(format!("frame {id}"), "no index segment lists it");
-        for (pack, location) in self.locator.places(id) {
-            match self.read_place(&pack, &location) {
-                Ok(frame) => return Ok(frame),
-                Err(error) => trouble = error,
-            }
-        }
-        self.salvage(id, trouble)
+        self.read_places(id, Copies::All).or_else(|trouble| self.salvage(id, trouble, Copies::All))
     }
 
-    /// Reads a frame where the index says it is.
-    pub fn read_place(&self, pack: &IndexedPack, location: &FrameLocation) -> Result<Frame> {
-        let place = Place::pack(pack.name);
-        if location.stored_len as usize > FRAME_STORED_BYTES_MAX {
-            return Err(Error::damaged(format!("frame {}", location.info.id), "its length is beyond the limit"));
+    /// Tries every place where the index says a frame is; if that fails, also those that no segment lists.
+    fn read_places(&self, id: &FrameId, copies: Copies) -> Result<Frame> {
+        let mut trouble = Error::damaged(format!("frame {id}"), "no index segment lists it");
+        let mut tried = HashSet::new();
+        for attempt in 0..2 {
+            if attempt > 0 {
+                self.locator.adopt_unlisted();
+            }
+            for (pack, location) in self.locator.places(id) {
+                if copies == Copies::Plain && location.info.is_delta() || !tried.insert(pack.name) {
+                    continue;
+                }
+                match self.read_listed(&pack, id) {
+                    Ok(frame) if copies == Copies::Plain && frame.delta => {}
+                    Ok(frame) => return Ok(frame),
+                    Err(error) => trouble = error,
+                }
+            }
+            if !trouble.is_damage() {
+                break;
+            }
         }
+        Err(trouble)
+    }
+
+    /// Reads a frame from a pack.
+    pub fn read_from(&self, pack: &IndexedPack, record: &FrameRecord) -> Result<Frame> {
+        let place = Place::pack(pack.name);
         let key = self.pack_key(pack.name)?;
-        let mut sealed = vec![0; location.stored_len as usize];
-        self.locator.backend().read_at(&place, location.offset, &mut sealed)?;
-        self.decode(&key, &location.info, &sealed).map_err(|error| match error {
+        let mut sealed = vec![0; record.stored_len as usize];
+        self.locator.backend().read_at(&place, record.offset, &mut sealed)?;
+        let decoded = self.decode(&key, record, &sealed).or_else(|_| {
+            // Perhaps it was only the way here: once more, from the medium.
+            self.locator.backend().forget_cached(&place);
+            self.locator.backend().read_at(&place, record.offset, &mut sealed)?;
+            self.decode(&key, record, &sealed)
+        });
+        decoded.map_err(|error| match error {
             Error::Damaged { what, why } => Error::Damaged { what: format!("{what} in {place}"), why },
             other => other,
         })
+    }
+
+    fn read_listed(&self, pack: &IndexedPack, id: &FrameId) -> Result<Frame> {
+        let record = self.locator.record_in(pack, id)?;
+        self.read_from(pack, &record)
     }
 
     fn pack_key(&self, name: ObjectName) -> Result<Arc<(Kind, SealKey)>> {
@@ -192,25 +234,21 @@ impl Reader {
         Ok(key)
     }
 
-    /// Opens a frame's box, decompresses it and verifies table and chunks.
-    pub fn decode(&self, key: &(Kind, SealKey), info: &SealInfo, sealed: &[u8]) -> Result<Frame> {
-        let damaged = |why: &str| Error::damaged(format!("frame {}", info.id), why);
+    /// Opens a frame's box, decompresses it and verifies table and chunks. A base is never read from a delta copy.
+    /// Where a base has no good plain copy, its chunks are looked for elsewhere.
+    pub fn decode(&self, key: &(Kind, SealKey), record: &FrameRecord, sealed: &[u8]) -> Result<Frame> {
+        let damaged = |why: &str| Error::damaged(format!("frame {}", record.id), why);
         let (kind, key) = key;
-        let plain = key.open(&info.associated_data(&self.locator.repository(), *kind), sealed);
-        let plain = plain.ok_or_else(|| damaged("its seal does not fit its bytes"))?;
-        let FrameBox { table, present, base, compressed } =
-            decode_box(&plain, info.flags).map_err(|error| error.of(format!("frame {}", info.id)))?;
-        if self.locator.keys().frame_id(&table) != info.id {
+        let compressed = key.open(&record.seal_info().associated_data(&self.locator.repository(), *kind), sealed);
+        let compressed = compressed.ok_or_else(|| damaged("its seal does not fit its bytes"))?;
+        if self.locator.keys().frame_id(&record.table) != record.id {
             return Err(damaged("its chunk table does not fit its id"));
         }
-        if info.plain_len as usize > FRAME_BYTES_MAX {
-            return Err(damaged("its length is beyond the limit"));
-        }
-        let prefix = base.as_ref().map(|base| self.prefix(base)).transpose()?;
+        let prefix = record.base.as_ref().map(|base| self.prefix(base, Bases::Any)).transpose()?;
         let bytes = Decompressor::default()
-            .decompress(info.codec, prefix.as_deref(), compressed, info.plain_len as usize)
+            .decompress(record.codec, prefix.as_deref(), &compressed, record.present_len())
             .map_err(|error| damaged(&error.to_string()))?;
-        let frame = Frame::new(table, present.as_ref(), bytes, base.is_some());
+        let frame = Frame::new(record, bytes);
         self.verify(&frame, *kind).map_err(damaged)?;
         Ok(frame)
     }
@@ -229,11 +267,11 @@ impl Reader {
     }
 
     /// The old chunks of a base, end to end, each once.
-    pub fn prefix(&self, base: &Base) -> Result<Vec<u8>> {
+    pub fn prefix(&self, base: &Base, bases: Bases) -> Result<Vec<u8>> {
         let mut prefix = Vec::new();
         let mut seen = HashSet::new();
         for run in &base.0 {
-            let frame = self.base_frame(&run.frame)?;
+            let frame = self.base_frame(&run.frame, bases)?;
             for ordinal in (run.first..run.first + run.count).filter(|&ordinal| seen.insert((run.frame, ordinal))) {
                 let lost = || Error::damaged(format!("frame {}", run.frame), "a chunk of a base is not there");
                 prefix.extend_from_slice(frame.chunk(ordinal as usize).ok_or_else(lost)?);
@@ -246,7 +284,7 @@ impl Reader {
     }
 
     /// Puts a frame together from chunks stored in other frames; what is nowhere is lost.
-    fn salvage(&self, id: &FrameId, trouble: Error) -> Result<Frame> {
+    fn salvage(&self, id: &FrameId, trouble: Error, from: Copies) -> Result<Frame> {
         if !trouble.is_damage() {
             return Err(trouble);
         }
@@ -262,9 +300,10 @@ impl Reader {
         let mut starts = vec![None; table.len()];
         let mut bytes = Vec::new();
         for (pack, record) in elsewhere {
-            let location =
-                FrameLocation { pack: pack.number, offset: record.offset, stored_len: record.stored_len, info: record.seal_info() };
-            let Ok(frame) = self.read_place(&pack, &location) else { continue };
+            if from == Copies::Plain && record.is_delta() {
+                continue;
+            }
+            let Ok(frame) = self.read_from(&pack, &record) else { continue };
             for (ordinal, chunk_id) in table.ids().iter().enumerate().filter(|(ordinal, _)| starts[*ordinal].is_none()).collect::<Vec<_>>()
             {
                 let found = frame.table.ids().iter().position(|id| id == chunk_id).and_then(|i| frame.chunk(i));
@@ -358,6 +397,11 @@ impl ByteStream {
             }
         }
         Ok(&self.buffer[self.at..])
+    }
+
+    /// What was read and not consumed.
+    pub fn at_hand(&self) -> &[u8] {
+        &self.buffer[self.at..]
     }
 
     /// Moves past bytes that were peeked at.

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::gather::FrameJob;
 use super::packer::Packer;
-use super::reader::Reader;
+use super::reader::{Bases, Reader};
 use crate::compression::{Compressor, Decompressor, Level};
 use crate::error::{Error, Result};
-use crate::format::frame::{Base, Codec, FrameRecord, decode_box};
+use crate::format::frame::{Base, Codec, FrameRecord};
 
 /// What the sealers did.
 #[derive(Default)]
@@ -58,17 +58,15 @@ impl FrameSealer {
         };
         let associated_data = record.seal_info().associated_data(&self.reader.locator().repository(), kind);
         let sealer = self.packer.sealer(kind);
-        let sealed = sealer.seal(&associated_data, &record.encode_box(stored));
+        let sealed = sealer.seal(&associated_data, stored);
         record.stored_len = sealed.len() as u32;
 
-        let read_back = sealer.open(&associated_data, &sealed);
-        let read_back = read_back.ok_or_else(|| Error::ReadBack(format!("frame {id}")))?;
-        let opened = decode_box(&read_back, record.seal_info().flags).map_err(|_| Error::ReadBack(format!("frame {id}")))?;
+        let opened = sealer.open(&associated_data, &sealed).ok_or_else(|| Error::ReadBack(format!("frame {id}")))?;
         let same = match codec {
-            Codec::Stored => opened.compressed == &plain[..],
-            Codec::Zstd => self.decompressor.decompress(codec, prefix.as_deref(), opened.compressed, plain.len()).map_err(broken)? == plain,
+            Codec::Stored => opened == plain,
+            Codec::Zstd => self.decompressor.decompress(codec, prefix.as_deref(), &opened, plain.len()).map_err(broken)? == plain,
         };
-        if !same || opened.table != record.table {
+        if !same {
             return Err(Error::ReadBack(format!("frame {id}")));
         }
         if record.is_delta() {
@@ -82,7 +80,7 @@ impl FrameSealer {
     /// Against the old chunks where that is clearly smaller, else alone, else as it is.
     fn choose(&mut self, plain: &[u8], base: Base) -> std::result::Result<Choice, crate::compression::CompressionError> {
         // A base that cannot be read costs only its savings.
-        let prefix = if base.0.is_empty() { None } else { self.reader.prefix(&base).ok() };
+        let prefix = if base.0.is_empty() { None } else { self.reader.prefix(&base, Bases::Good).ok() };
         if let Some(prefix) = prefix {
             self.compressor.compress_delta(&prefix, plain, &mut self.delta)?;
             let small = self.delta.len() * 3 < plain.len();

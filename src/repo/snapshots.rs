@@ -15,6 +15,9 @@ pub struct Stored {
     pub snapshot: Snapshot,
 }
 
+/// The name of a snapshot that cannot be read, and why.
+pub type Unreadable = (String, Error);
+
 /// Which snapshots are looked at; an empty list lets all pass.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -43,7 +46,7 @@ pub struct Selection {
 
 impl Repository {
     /// Every snapshot that can be read, oldest first, and what went wrong with the others.
-    pub fn snapshots(&self) -> Result<(Vec<Stored>, Vec<(String, Error)>)> {
+    pub fn snapshots(&self) -> Result<(Vec<Stored>, Vec<Unreadable>)> {
         let mut found = Vec::new();
         let mut unreadable = Vec::new();
         for listed in self.backend.list(Area::Snapshots)? {

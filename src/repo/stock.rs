@@ -34,21 +34,42 @@ impl Stock {
         Self { locator, reader, presence: RwLock::new(presence), recent, reused: Mutex::default() }
     }
 
-    /// The record of a frame and the pack it is in.
+    /// The record of a frame and the pack it is in. A delta frame counts only with plain copies of all it is based on, and those
+    /// packs are noted as relied on.
     pub fn frame(&self, id: &FrameId) -> Option<Known> {
         if let Some(known) = self.recent.lock().expect("no panic holds it").get(id) {
             return Some(known.clone());
         }
-        let (pack, record) = self.locator.record(id, &self.presence.read().expect("no panic holds it"))?;
+        let (pack, record) = self.locator.record(id, &self.presence.read().expect("no panic holds it"), false)?;
+        let bases: HashSet<FrameId> = record.base.iter().flat_map(|base| &base.0).map(|run| run.frame).collect();
+        if !bases.iter().all(|base| self.has_base(base)) {
+            return None;
+        }
         let known = (pack.name, record);
         self.recent.lock().expect("no panic holds it").put(*id, known.clone());
         Some(known)
     }
 
-    /// The frame that holds a chunk, its pack, and the chunk's place in it.
+    /// Whether a frame can be a base: some present pack has a plain copy, which is noted as relied on.
+    pub fn has_base(&self, id: &FrameId) -> bool {
+        let known = self.recent.lock().expect("no panic holds it").get(id).cloned();
+        let plain = known.filter(|(_, record)| !record.is_delta()).or_else(|| {
+            let (pack, record) = self.locator.record(id, &self.presence.read().expect("no panic holds it"), true)?;
+            Some((pack.name, record))
+        });
+        plain.is_some_and(|(pack, _)| {
+            self.rely_on(pack);
+            true
+        })
+    }
+
+    /// The frame that holds a chunk, its pack, and the chunk's place in it. The index only says where to look.
     pub fn chunk(&self, id: &ChunkId) -> Option<(ObjectName, Arc<FrameRecord>, u32)> {
-        let (pack, record, ordinal) = self.locator.chunk(id, &self.presence.read().expect("no panic holds it"))?;
-        Some((pack.name, record, ordinal))
+        let location = self.locator.chunk(id)?;
+        let (pack, record) = self.frame(&location.frame)?;
+        let ordinal = location.ordinal as usize;
+        let right = record.has(ordinal) && record.table.ids().get(ordinal) == Some(id);
+        right.then_some((pack, record, location.ordinal))
     }
 
     /// Whether all chunks of a recipe, and of the recipe itself if it is long, are there; if so they are noted as relied on.

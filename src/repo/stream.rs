@@ -110,6 +110,10 @@ impl Stream {
             writer.gather(self.kind).close()?;
         }
         if self.runs.len() > 2 * RECIPE_BLOCK_RUNS {
+            if self.runs.len() > RECIPE_RUNS_WAITING_MAX {
+                self.settle_gap(writer, None);
+                writer.gather(self.kind).close()?;
+            }
             self.spill(writer, false)?;
         }
         Ok(())
@@ -164,6 +168,9 @@ impl Stream {
         let Some(gap) = gap else { return };
         for (chunk, at) in old.iter().zip(gap.places(&old)) {
             for (frame, first, count) in chunk.as_base() {
+                if !writer.stock().has_base(&frame) {
+                    continue;
+                }
                 // A stand-in's chunks are about as long as the chunk they stand for.
                 writer.gather(self.kind).add_base(&gap.frame, BaseRun { at, frame, first, count }, chunk.len());
             }

@@ -24,7 +24,8 @@ use crate::backend::{Area, Place};
 use crate::chunking::Cutter;
 use crate::compression::Level;
 use crate::crypto::Keys;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StorageErrorKind};
+use crate::format::FormatError;
 use crate::format::envelope::Kind;
 use crate::format::record::Record;
 use crate::id::{ChunkId, ObjectName};
@@ -82,14 +83,13 @@ pub struct Writer {
     merged: Arc<Mutex<Vec<ChunkId>>>,
     upload_totals: Arc<UploadTotals>,
     sealer_totals: Arc<SealerTotals>,
-    epoch: u64,
     stored: Arc<Mutex<HashSet<ObjectName>>>,
 }
 
 impl Writer {
-    /// Reads the epoch and the condemned lists, then the index, and starts the threads.
+    /// Reads the condemned lists, then the index, and starts the threads.
     pub fn start(repository: &Repository, options: WriterOptions) -> Result<Self> {
-        let (epoch, condemned) = collection_state(repository)?;
+        let condemned = condemned_packs(repository)?;
         let locator = repository.locator()?.clone();
         locator.refresh(Scope::Chunks)?;
         let reader = repository.reader()?.clone();
@@ -137,7 +137,6 @@ impl Writer {
             merged,
             upload_totals,
             sealer_totals,
-            epoch,
             stored,
         })
     }
@@ -201,8 +200,8 @@ impl Writer {
             delta_stored_bytes: self.sealer_totals.delta_stored_bytes.load(Ordering::Relaxed),
         };
         let stored = self.stored.lock().expect("no panic holds it");
-        let packs = self.stock.relied_on().difference(&stored).copied().collect();
-        Ok((cost, Reliance { epoch: self.epoch, packs }))
+        let packs = if self.options.dry_run { Vec::new() } else { self.stock.relied_on().union(&stored).copied().collect() };
+        Ok((cost, Reliance { packs }))
     }
 
     /// Hangs up, waits for all threads, and returns the first failure.
@@ -259,22 +258,17 @@ fn spawn_uploader(uploader: Uploader, packs: Receiver<ClosedPack>, failure: Fail
     })
 }
 
-/// What a snapshot relies on besides what its run stored.
+/// The packs a snapshot relies on: those of its own run too, which nothing refers to before it is listed.
 pub struct Reliance {
-    epoch: u64,
     packs: Vec<ObjectName>,
 }
 
 impl Reliance {
     /// After the snapshot is listed: fails if a collector has meanwhile condemned or removed what the snapshot relies on.
     pub fn verify(&self, repository: &Repository) -> Result<()> {
-        let (epoch, condemned) = collection_state(repository)?;
-        let listed: HashSet<ObjectName> = match epoch == self.epoch {
-            true => HashSet::new(),
-            false => repository.locator()?.list(Area::Packs)?.into_iter().map(|(name, _)| name).collect(),
-        };
-        let gone = |pack: &&ObjectName| condemned.contains(*pack) || epoch != self.epoch && !listed.contains(*pack);
-        match self.packs.iter().find(gone) {
+        let condemned = condemned_packs(repository)?;
+        let listed: HashSet<ObjectName> = repository.locator()?.list(Area::Packs)?.into_iter().map(|(name, _)| name).collect();
+        match self.packs.iter().find(|pack| condemned.contains(*pack) || !listed.contains(*pack)) {
             None => Ok(()),
             Some(pack) => {
                 Err(Error::Conflict(format!("Pack {pack} was removed by a prune while this backup used it; run the backup again")))
@@ -283,27 +277,27 @@ impl Reliance {
     }
 }
 
-/// The epoch of the last collection, and the packs condemned by collections that have not ended.
-fn collection_state(repository: &Repository) -> Result<(u64, HashSet<ObjectName>)> {
-    let mut epoch = 0;
-    let mut condemned = HashSet::new();
-    for (name, _) in repository
-        .backend
-        .list(Area::Records)?
-        .into_iter()
-        .filter_map(|listed| Some((listed.name.parse::<ObjectName>().ok()?, listed.size)))
-    {
-        let place = Place::record(name);
-        let body = match repository.read_object(Kind::Record, &place, RECORD_BYTES_MAX) {
-            // Removed between listing and reading.
-            Err(Error::Storage(error)) if error.kind == crate::error::StorageErrorKind::NotFound => continue,
-            body => body?,
-        };
-        match Record::decode(&body).map_err(|error| error.of(place))? {
-            Record::Epoch { epoch: number, .. } => epoch = epoch.max(number),
-            Record::Condemned { packs, .. } => condemned.extend(packs),
-            Record::Forget { .. } => {}
+/// The packs condemned by any collection.
+///
+/// A record that vanishes between listing and reading means that a collection is just ending: all is read again. A damaged record is
+/// passed over: collectors stop at one, so what it condemned is not deleted.
+fn condemned_packs(repository: &Repository) -> Result<HashSet<ObjectName>> {
+    'again: loop {
+        let mut condemned = HashSet::new();
+        for listed in repository.backend.list(Area::Records)? {
+            let Ok(name) = listed.name.parse() else { continue };
+            let place = Place::record(name);
+            match repository.read_object(Kind::Record, &place, RECORD_BYTES_MAX) {
+                Err(Error::Storage(error)) if error.kind == StorageErrorKind::NotFound => continue 'again,
+                Err(Error::Damaged { .. }) => {}
+                Err(error) => return Err(error),
+                Ok(body) => match Record::decode(&body) {
+                    Ok(Record::Condemned { packs, .. }) => condemned.extend(packs),
+                    Ok(Record::Epoch { .. } | Record::Forget { .. }) | Err(FormatError::Json(_)) => {}
+                    Err(error) => return Err(error.of(place)),
+                },
+            }
         }
+        return Ok(condemned);
     }
-    Ok((epoch, condemned))
 }

@@ -10,7 +10,7 @@ use crate::format::content::Content;
 use crate::format::entry::{Entry, Node};
 use crate::format::recipe::{Recipe, Run as RecipeRun};
 use crate::id::{FrameId, SnapshotId};
-use crate::repo::{CatalogReader, Frame, Reader, Runs, Stored};
+use crate::repo::{CatalogReader, Reader, Runs, Stored};
 
 /// A path without lost bytes is whole; a lost catalog has no path.
 struct Hurt {
@@ -23,7 +23,7 @@ pub fn check(run: &mut Run, inventory: &Inventory) -> Result<()> {
     let (snapshots, unreadable) = run.repository.snapshots()?;
     run.report.snapshots = (snapshots.len() + unreadable.len()) as u64;
     for (name, error) in unreadable {
-        run.finding(format!("snapshot {name}"), why(&error));
+        run.trouble(format!("snapshot {name}"), &error);
         if let Ok(snapshot) = name.parse() {
             run.report.affected.push(Affected { snapshot, path: Vec::new(), ranges: Vec::new() });
         }
@@ -57,7 +57,11 @@ pub fn check(run: &mut Run, inventory: &Inventory) -> Result<()> {
 fn follow(run: &mut Run, frames: &mut Frames, stored: &Stored) -> Result<Vec<Hurt>> {
     let mut hurt = Vec::new();
     let mut files = 0;
-    for entry in CatalogReader::open(run.repository, &stored.snapshot)? {
+    let catalog = CatalogReader::open(run.repository, &stored.snapshot)?;
+    if let Err(error) = catalog.rows() {
+        run.trouble(format!("table of paths of snapshot {}", stored.id.short()), &error);
+    }
+    for entry in catalog {
         run.stop_if_interrupted()?;
         match entry {
             Ok(Entry { path, node: Node::File { content: Some(content) }, .. }) => {
@@ -70,7 +74,7 @@ fn follow(run: &mut Run, frames: &mut Frames, stored: &Stored) -> Result<Vec<Hur
             Ok(Entry { node: Node::File { .. }, .. }) => files += 1,
             Ok(_) => {}
             Err(error) => {
-                run.finding(format!("catalog of snapshot {}", stored.id.short()), error);
+                run.trouble(format!("catalog of snapshot {}", stored.id.short()), &error);
                 hurt.push(Hurt { path: Vec::new(), ranges: Vec::new() });
             }
         }
@@ -122,10 +126,13 @@ fn follow_content(run: &mut Run, frames: &mut Frames, stored: &Stored, path: &[u
     Ok(lost)
 }
 
+/// Length of each chunk of a frame, and whether it is there.
+type Lengths = Vec<(u32, bool)>;
+
 /// Frames met so far that are not simply whole.
 struct Frames<'a> {
     inventory: &'a Inventory,
-    frames: HashMap<FrameId, Option<Arc<Frame>>>,
+    frames: HashMap<FrameId, Option<Lengths>>,
     reader: Arc<Reader>,
 }
 
@@ -133,23 +140,20 @@ impl Frames<'_> {
     /// Length of each chunk of a run, and whether it is there; nothing if even the lengths are lost.
     fn lengths(&mut self, run: &mut Run, part: &RecipeRun) -> Option<Vec<(u64, bool)>> {
         let id = part.frame;
-        let sound = self.inventory.frames.get(&id).is_some_and(|&chunks| part.first + part.count <= chunks) && !run.suspects.contains(&id);
-        if sound && !self.frames.contains_key(&id) {
-            if let Ok(len) = self.reader.locator().run_len(part) {
-                return Some(vec![(len, true)]);
-            }
+        let held = self.inventory.frames.get(&id);
+        let sound = held.is_some_and(|held| held.whole && part.first + part.count <= held.chunks) && !run.suspects.contains(&id);
+        if sound && let Ok(len) = self.reader.locator().run_len(part) {
+            return Some(vec![(len, true)]);
         }
         // A copy is damaged or gone: another may be whole, or its chunks elsewhere.
-        let frame = self.frames.entry(id).or_insert_with(|| match self.reader.frame(&id) {
-            Ok(frame) => Some(frame),
+        let lens = self.frames.entry(id).or_insert_with(|| match self.reader.frame(&id) {
+            Ok(frame) => Some(frame.table.lens().iter().enumerate().map(|(i, &len)| (len, frame.chunk(i).is_some())).collect()),
             Err(error) => {
-                run.finding(format!("frame {id}"), why(&error));
+                run.trouble(format!("frame {id}"), &error);
                 None
             }
         });
-        let frame = frame.as_ref()?;
-        let end = (part.first + part.count) as usize;
-        let lens = frame.table.lens().get(part.first as usize..end)?;
-        Some(lens.iter().zip(part.first as usize..).map(|(&len, ordinal)| (len.into(), frame.chunk(ordinal).is_some())).collect())
+        let lens = lens.as_ref()?.get(part.first as usize..(part.first + part.count) as usize)?;
+        Some(lens.iter().map(|&(len, there)| (len.into(), there)).collect())
     }
 }

@@ -1,6 +1,6 @@
 //! Data: whole packs are read from the store, and everything in them is opened, decompressed and hashed again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rayon::prelude::*;
@@ -9,13 +9,14 @@ use super::structure::{Inventory, why};
 use super::{ReadData, Run};
 use crate::backend::{Backend, Place};
 use crate::error::{Error, Result};
-use crate::format::envelope::HEADER_BYTES;
+use crate::format::envelope::{HEADER_BYTES, Header, Kind};
 use crate::format::frame::FrameRecord;
 use crate::format::pack::{TRAILER_BYTES, decode_trailer};
 use crate::id::{FrameId, ObjectName};
+use crate::index::IndexedPack;
 use crate::limits::*;
 use crate::progress::Stage;
-use crate::repo::{Footer, Repository};
+use crate::repo::{Contents, Repository};
 
 type Pack = (ObjectName, u64);
 
@@ -78,7 +79,7 @@ fn verify_all(run: &mut Run, packs: &Receiver<(Pack, Result<Vec<u8>>)>) -> Resul
                 run.report.bytes_read += stored.len() as u64;
                 verify_pack(run, name, &stored)?;
             }
-            Err(error) => run.finding(format!("pack {name}"), why(&error)),
+            Err(error) => run.trouble(format!("pack {name}"), &error),
         }
         run.progress.bytes(size);
         run.progress.files(1);
@@ -92,29 +93,22 @@ fn verify_pack(run: &mut Run, name: ObjectName, stored: &[u8]) -> Result<()> {
     if ObjectName::of(stored) != name {
         run.finding(&object, "Its bytes do not fit its name");
     }
-    let footer = match open_footer(run.repository, name, stored) {
-        Ok(footer) => footer,
+    let (header, contents) = match open_footer(run.repository, name, stored) {
+        Ok(opened) => opened,
         Err(error) => {
-            run.finding(&object, why(&error));
+            run.trouble(&object, &error);
             return verify_listed(run, name);
         }
     };
     let reader = run.repository.reader()?;
-    let keys = run.repository.keys();
-    let key = (footer.header.kind, keys.seal_key(footer.header.kind, &footer.header.salt));
-    let read = AtomicU64::new(0);
-    let check_frame = |frame: &std::sync::Arc<FrameRecord>| -> Option<(FrameId, String)> {
+    let key = (header.kind, run.repository.keys().seal_key(header.kind, &header.salt));
+    let check_frame = |frame: &Arc<FrameRecord>| -> Option<(FrameId, String)> {
         let sealed = stored.get(frame.offset as usize..frame.end() as usize);
         let opened = sealed.ok_or_else(|| Error::damaged("frame", "It lies outside of its pack"));
-        let opened = opened.and_then(|sealed| reader.decode(&key, &frame.seal_info(), sealed));
-        read.fetch_add(1, Ordering::Relaxed);
-        match opened {
-            Ok(opened) if opened.table == frame.table => None,
-            Ok(_) => Some((frame.id, "Its table differs from its pack's footer".into())),
-            Err(error) => Some((frame.id, why(&error))),
-        }
+        let opened = opened.and_then(|sealed| reader.decode(&key, frame, sealed));
+        opened.err().map(|error| (frame.id, why(&error)))
     };
-    let bad: Vec<_> = footer.frames.par_iter().with_max_len(1).filter_map(check_frame).collect();
+    let bad: Vec<_> = contents.frames.par_iter().with_max_len(1).filter_map(check_frame).collect();
     for (id, problem) in bad {
         run.finding(format!("frame {id} in {object}"), problem);
         run.suspects.insert(id);
@@ -122,7 +116,7 @@ fn verify_pack(run: &mut Run, name: ObjectName, stored: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn open_footer(repository: &Repository, name: ObjectName, stored: &[u8]) -> Result<Footer> {
+fn open_footer(repository: &Repository, name: ObjectName, stored: &[u8]) -> Result<(Header, Contents)> {
     let place = Place::pack(name);
     let damaged = || Error::damaged(&place, "Its trailer points outside of it");
     let body_len = stored.len().checked_sub(TRAILER_BYTES).ok_or_else(damaged)?;
@@ -134,18 +128,13 @@ fn open_footer(repository: &Repository, name: ObjectName, stored: &[u8]) -> Resu
 
 /// The frames of a pack without a readable footer, where the index says they are.
 fn verify_listed(run: &mut Run, name: ObjectName) -> Result<()> {
-    let locator = run.repository.locator()?;
+    let Some(contents) = run.repository.locator()?.listed_contents(name)? else { return Ok(()) };
     let reader = run.repository.reader()?;
-    for (segment, _) in locator.list(crate::backend::Area::Segments)? {
-        let Ok(segment) = locator.segment(segment) else { continue };
-        for frame in segment.packs.iter().filter(|pack| pack.name == name).flat_map(|pack| &pack.frames) {
-            let places = locator.places(&frame.info.id);
-            let here = places.iter().find(|(pack, _)| pack.name == name);
-            let opened = here.map(|(pack, location)| reader.read_place(pack, location));
-            if !matches!(opened, Some(Ok(_))) {
-                run.finding(format!("frame {} in pack {name}", frame.info.id), "It cannot be opened");
-                run.suspects.insert(frame.info.id);
-            }
+    let pack = IndexedPack { number: 0, name, kind: Kind::DataPack, size: 0 };
+    for frame in &contents.frames {
+        if let Err(error) = reader.read_from(&pack, frame) {
+            run.finding(format!("frame {} in pack {name}", frame.id), why(&error));
+            run.suspects.insert(frame.id);
         }
     }
     Ok(())

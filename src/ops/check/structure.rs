@@ -5,56 +5,101 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use rayon::prelude::*;
 
 use super::Run;
-use crate::backend::Area;
+use crate::backend::{Area, Place};
 use crate::error::{Error, Result};
-use crate::format::segment::{FrameEntry, PackRecord};
+use crate::format::envelope::Kind;
+use crate::format::frame::FrameRecord;
+use crate::format::record::Record;
+use crate::format::segment::PackRecord;
 use crate::id::{FrameId, ObjectName};
-use crate::repo::Footer;
+use crate::limits::*;
 
 /// What the repository holds, as far as it is sound.
 #[derive(Default)]
 pub struct Inventory {
     /// Every pack in the store, by name, with its size.
     pub packs: BTreeMap<ObjectName, u64>,
-    /// Chunks of every frame that some present pack holds.
-    pub frames: HashMap<FrameId, u32>,
+    /// Every frame that some present pack holds.
+    pub frames: HashMap<FrameId, Held>,
+    /// Delta frames and what they are based on.
+    bases: Vec<(FrameId, Vec<FrameId>)>,
+}
+
+/// A frame in a present pack.
+pub struct Held {
+    pub chunks: u32,
+    /// There is a copy that needs no base.
+    plain: bool,
+    /// There is a copy with all chunks.
+    pub whole: bool,
+}
+
+impl Inventory {
+    fn add(&mut self, record: &FrameRecord) {
+        let held = self.frames.entry(record.id).or_insert(Held { chunks: record.table.len() as u32, plain: false, whole: false });
+        held.plain |= !record.is_delta();
+        held.whole |= record.present.is_none();
+        if let Some(base) = &record.base {
+            let mut frames: Vec<FrameId> = base.0.iter().map(|run| run.frame).collect();
+            frames.sort_unstable();
+            frames.dedup();
+            self.bases.push((record.id, frames));
+        }
+    }
 }
 
 /// Checks structure and returns what is there.
 pub fn check(run: &mut Run) -> Result<Inventory> {
     for (name, slot) in run.repository.slots()? {
         if let Err(error) = slot {
-            run.finding(format!("key slot {name}"), why(&error));
+            run.trouble(format!("key slot {name}"), &error);
         }
     }
+    check_records(run)?;
     let locator = run.repository.locator()?;
-    let mut inventory = Inventory { packs: locator.list(Area::Packs)?.into_iter().collect(), frames: HashMap::new() };
+    let mut inventory = Inventory { packs: locator.list(Area::Packs)?.into_iter().collect(), ..Inventory::default() };
     run.report.packs = inventory.packs.len() as u64;
+    let names: Vec<ObjectName> = locator.list(Area::Segments)?.into_iter().map(|(name, _)| name).collect();
     let mut seen = HashSet::new();
-    for (name, _) in locator.list(Area::Segments)? {
+    for name in names {
         run.stop_if_interrupted()?;
         match locator.segment(name) {
             Ok(segment) => {
                 let packs: Vec<PackRecord> = segment.packs.into_iter().filter(|pack| seen.insert(pack.name)).collect();
                 check_packs(run, &mut inventory, &packs)?;
             }
-            Err(error) => run.finding(format!("index segment {name}"), format!("{}; snap repair index makes it anew", why(&error))),
+            Err(error) => run.trouble(format!("index segment {name}"), &error),
         }
     }
     let unlisted: Vec<_> = inventory.packs.iter().filter(|(name, _)| !seen.contains(*name)).map(|(name, size)| (*name, *size)).collect();
     for (name, size) in unlisted {
         check_unlisted(run, &mut inventory, name, size)?;
     }
+    let sound = |base: &FrameId| inventory.frames.get(base).is_some_and(|held| held.plain) && !run.suspects.contains(base);
+    let baseless: Vec<FrameId> = inventory.bases.iter().filter(|(_, bases)| !bases.iter().all(sound)).map(|(id, _)| *id).collect();
+    run.suspects.extend(baseless);
     Ok(inventory)
+}
+
+fn check_records(run: &mut Run) -> Result<()> {
+    for listed in run.repository.backend().list(Area::Records)? {
+        let place = Place { area: Area::Records, name: listed.name };
+        let record = run.repository.read_object(Kind::Record, &place, RECORD_BYTES_MAX);
+        let record = record.and_then(|body| Record::decode(&body).map_err(|error| error.of(&place)));
+        if let Err(error) = record {
+            run.trouble(&place, &error);
+        }
+    }
+    Ok(())
 }
 
 fn check_packs(run: &mut Run, inventory: &mut Inventory, packs: &[PackRecord]) -> Result<()> {
     let locator = run.repository.locator()?;
-    let footers: Vec<Result<Footer>> = packs.par_iter().map(|pack| locator.read_footer(pack.name, pack.size)).collect();
+    let footers: Vec<_> = packs.par_iter().map(|pack| locator.read_footer(pack.name, pack.size)).collect();
     for (pack, footer) in packs.iter().zip(footers) {
         let object = format!("pack {}", pack.name);
         run.report.frames += pack.frames.len() as u64;
-        let sound = match (inventory.packs.get(&pack.name), footer) {
+        let there = match (inventory.packs.get(&pack.name), footer) {
             (None, _) => {
                 run.finding(object, "It is gone, but the index lists it");
                 false
@@ -64,21 +109,20 @@ fn check_packs(run: &mut Run, inventory: &mut Inventory, packs: &[PackRecord]) -
                 false
             }
             (Some(_), Err(error)) => {
-                run.finding(object, why(&error));
+                run.trouble(object, &error);
                 true
             }
-            (Some(_), Ok(footer)) => {
-                let entries: Vec<FrameEntry> = footer.frames.iter().map(|frame| FrameEntry::of(frame)).collect();
-                if footer.header.kind != pack.kind || entries != pack.frames {
+            (Some(_), Ok((header, contents))) => {
+                if header.kind != pack.kind || !contents.frames.iter().map(|frame| &**frame).eq(&pack.frames) {
                     run.finding(object, "Its footer and the index disagree on what it holds");
                 }
                 true
             }
         };
         for frame in &pack.frames {
-            match sound {
-                true => drop(inventory.frames.insert(frame.info.id, frame.chunks)),
-                false => drop(run.suspects.insert(frame.info.id)),
+            match there {
+                true => inventory.add(frame),
+                false => drop(run.suspects.insert(frame.id)),
             }
         }
     }
@@ -88,12 +132,12 @@ fn check_packs(run: &mut Run, inventory: &mut Inventory, packs: &[PackRecord]) -
 /// A pack without a segment: an interrupted backup left it, or its segment is damaged or gone.
 fn check_unlisted(run: &mut Run, inventory: &mut Inventory, name: ObjectName, size: u64) -> Result<()> {
     match run.repository.locator()?.read_footer(name, size) {
-        Ok(footer) => {
-            run.report.frames += footer.frames.len() as u64;
-            inventory.frames.extend(footer.frames.iter().map(|frame| (frame.id, frame.table.len() as u32)));
+        Ok((_, contents)) => {
+            run.report.frames += contents.frames.len() as u64;
+            contents.frames.iter().for_each(|frame| inventory.add(frame));
             run.report.notes.push(format!("pack {name} is in no index segment; an interrupted backup leaves such packs"));
         }
-        Err(error) => run.finding(format!("pack {name}"), why(&error)),
+        Err(error) => run.trouble(format!("pack {name}"), &error),
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What is selected, and what each entry needs: nothing, a folder, bytes, or to come last.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use super::write::{From, hash_existing};
@@ -77,6 +77,8 @@ pub struct Tag {
 /// What comes after the files, and what went wrong while deciding.
 #[derive(Default)]
 pub struct Later {
+    /// Files that were left alone or could not be restored: nothing may be linked to them.
+    pub foreign: HashSet<Vec<u8>>,
     pub links: Vec<(Vec<u8>, Entry)>,
     pub problems: Vec<(Vec<u8>, Error)>,
 }
@@ -126,9 +128,10 @@ impl<'a> Planner<'a> {
                 match tasks.next()? {
                     Ok((entry, path)) => {
                         let task = self.decide(entry, path);
-                        current = task
-                            .map(|task| (Arc::new(task), ()))
-                            .map(|(task, ())| (task.clone(), Runs::new(reader.clone(), task.content.recipe.clone()).peekable()));
+                        current = task.map(|task| {
+                            let runs = Runs::new(reader.clone(), task.content.recipe.clone()).peekable();
+                            (Arc::new(task), runs)
+                        });
                     }
                     Err(error) => self.trouble(b"", error),
                 }
@@ -146,7 +149,13 @@ impl<'a> Planner<'a> {
         later
     }
 
+    /// Notes that what stands at a path is not what the snapshot holds.
+    pub fn foreign(&self, path: &[u8]) {
+        self.later.lock().expect("no panic holds it").0.foreign.insert(path.to_vec());
+    }
+
     fn trouble(&self, path: &[u8], error: Error) {
+        self.foreign(path);
         self.later.lock().expect("no panic holds it").0.problems.push((path.to_vec(), error));
     }
 
@@ -157,6 +166,8 @@ impl<'a> Planner<'a> {
     /// Does what needs no bytes; returns a file that must be written.
     fn decide(&self, entry: Entry, path: Vec<u8>) -> Option<FileTask> {
         let decided = match entry.node {
+            // The chosen folder is the target itself, which keeps its own metadata.
+            Node::Folder if path.is_empty() => Ok(None),
             Node::Folder => self.target.folder(&path, &entry.meta).map(|()| {
                 self.tally(|report| report.folders += 1);
                 None
@@ -177,6 +188,7 @@ impl<'a> Planner<'a> {
     fn decide_file(&self, task: FileTask) -> Result<Option<FileTask>> {
         if let Some(found) = self.target.find(&task.path)? {
             if self.overwrite == Overwrite::Never {
+                self.foreign(&task.path);
                 self.tally(|report| report.files_skipped += 1);
                 return Ok(None);
             }
@@ -205,7 +217,7 @@ impl<'a> Planner<'a> {
             return Ok(true);
         }
         // An unreadable file in the way is replaced.
-        Ok(hash_existing(self.target, &task.path, &task.content, From::Cache).is_ok_and(|hash| hash == task.content.hash))
+        Ok(hash_existing(self.target, &task.path, &task.content, From::Cache).is_ok_and(|hash| hash == Some(task.content.hash)))
     }
 }
 

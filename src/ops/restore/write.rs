@@ -1,6 +1,6 @@
 //! Writing fetched runs into files, several files at a time.
 
-use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -97,18 +97,18 @@ impl<'t> OpenFile<'t> {
 
     fn write(&mut self, pieces: &[Piece], progress: &dyn Progress) {
         for (run, frame) in pieces {
+            let before = self.offset;
             match frame {
                 Ok(frame) => self.write_run(run, frame),
-                Err(error) => {
+                Err(error) if error.is_damage() => {
                     // Without its table nobody knows how long the run was: all that follows is lost.
                     self.why = error.to_string();
-                    self.lose(self.task.content.size.saturating_sub(self.offset));
+                    self.lose(u64::MAX);
                 }
+                Err(error) if self.writer.is_ok() => self.writer = Err(error.again()),
+                Err(_) => {}
             }
-            if let Ok(frame) = frame {
-                let lens = frame.table.lens().get(run.first as usize..(run.first + run.count) as usize).unwrap_or_default();
-                progress.bytes(lens.iter().map(|&len| u64::from(len)).sum());
-            }
+            progress.bytes(self.offset - before);
         }
     }
 
@@ -129,20 +129,15 @@ impl<'t> OpenFile<'t> {
     }
 
     fn put(&mut self, mut bytes: &[u8]) {
-        let Ok(writer) = &mut self.writer else { return };
         self.hasher.update(bytes);
         while !bytes.is_empty() {
-            let holes = &self.task.content.holes;
-            while let Some(hole) = holes.get(self.next_hole).filter(|hole| hole.offset == self.offset) {
-                self.offset += hole.len;
-                self.next_hole += 1;
-            }
-            let until = holes.get(self.next_hole).map_or(u64::MAX, |hole| hole.offset - self.offset);
-            let (now, later) = bytes.split_at(bytes.len().min(usize::try_from(until).unwrap_or(usize::MAX)));
-            if self.offset + now.len() as u64 > self.task.content.size {
+            let room = self.pass_holes();
+            let (now, later) = bytes.split_at(bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
+            if now.is_empty() {
                 self.why = "its recipe gives more bytes than the file has".into();
-                return self.lose(1);
+                return self.lost.push((self.offset, 1));
             }
+            let Ok(writer) = &mut self.writer else { return };
             if let Err(error) = writer.write_at(self.offset, now) {
                 self.writer = Err(error);
                 return;
@@ -152,12 +147,30 @@ impl<'t> OpenFile<'t> {
         }
     }
 
-    fn lose(&mut self, len: u64) {
-        match self.lost.last_mut() {
-            Some((offset, known)) if *offset + *known == self.offset => *known += len,
-            _ => self.lost.push((self.offset, len)),
+    /// Moves over holes and returns how many bytes there are before the next one.
+    fn pass_holes(&mut self) -> u64 {
+        let holes = &self.task.content.holes;
+        while let Some(hole) = holes.get(self.next_hole).filter(|hole| hole.offset == self.offset) {
+            self.offset += hole.len;
+            self.next_hole += 1;
         }
-        self.offset += len;
+        holes.get(self.next_hole).map_or(self.task.content.size, |hole| hole.offset).saturating_sub(self.offset)
+    }
+
+    /// Passes bytes that are lost: `len`, or all that the file has left.
+    fn lose(&mut self, mut len: u64) {
+        while len > 0 {
+            let now = self.pass_holes().min(len);
+            if now == 0 {
+                return;
+            }
+            match self.lost.last_mut() {
+                Some((offset, known)) if *offset + *known == self.offset => *known += now,
+                _ => self.lost.push((self.offset, now)),
+            }
+            self.offset += now;
+            len -= now;
+        }
     }
 
     /// Verifies the whole and gives the file its name.
@@ -217,10 +230,10 @@ pub enum From {
     Medium,
 }
 
-/// The hash of a file's bytes without its recorded holes, as the target has it now.
-pub fn hash_existing(target: &TreeTarget, path: &[u8], content: &Content, from: From) -> Result<ContentHash> {
-    use std::io::Seek;
-    let mut file = target.open_existing(path)?;
+/// The hash of a file's bytes without its recorded holes, as the target has it now; nothing if it is shorter, or has other bytes
+/// than zero in a hole.
+pub fn hash_existing(target: &TreeTarget, path: &[u8], content: &Content, from: From) -> Result<Option<ContentHash>> {
+    let file = target.open_existing(path)?;
     let failed = |error| Error::file("read", std::path::PathBuf::from(show_bytes(path)), error);
     if from == From::Medium {
         // Best effort: what is dirty must be written before it can leave the cache.
@@ -230,19 +243,43 @@ pub fn hash_existing(target: &TreeTarget, path: &[u8], content: &Content, from: 
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;
-    let ends = content.holes.iter().map(|hole| (hole.offset, hole.offset + hole.len)).chain([(content.size, content.size)]);
-    for (until, next) in ends {
-        while at < until {
-            let want = buffer.len().min((until - at) as usize);
-            let count = file.read(&mut buffer[..want]).map_err(failed)?;
+    let end = (content.size, content.size);
+    for (hole, hole_end) in content.holes.iter().map(|hole| (hole.offset, hole.offset + hole.len)).chain([end]) {
+        while at < hole {
+            let want = buffer.len().min((hole - at) as usize);
+            let count = file.read_at(&mut buffer[..want], at).map_err(failed)?;
             if count == 0 {
-                return Ok(ContentHash([0; 32]));
+                return Ok(None);
             }
             hasher.update_rayon(&buffer[..count]);
             at += count as u64;
         }
-        at = next;
-        file.seek(std::io::SeekFrom::Start(at)).map_err(failed)?;
+        if !is_zero(&file, at, hole_end, &mut buffer).map_err(failed)? {
+            return Ok(None);
+        }
+        at = hole_end;
     }
-    Ok(ContentHash(*hasher.finalize().as_bytes()))
+    Ok(Some(ContentHash(*hasher.finalize().as_bytes())))
+}
+
+/// Whether a stretch of a file reads as zeros; real holes are passed without reading.
+fn is_zero(file: &std::fs::File, mut at: u64, end: u64, buffer: &mut [u8]) -> std::io::Result<bool> {
+    while at < end {
+        match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
+            Ok(data) => at = data.max(at),
+            Err(rustix::io::Errno::NXIO) => return Ok(true),
+            // No such call on this file system: read it all.
+            Err(_) => {}
+        }
+        if at >= end {
+            return Ok(true);
+        }
+        let want = buffer.len().min((end - at) as usize);
+        let count = file.read_at(&mut buffer[..want], at)?;
+        if count == 0 || buffer[..count].iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at += count as u64;
+    }
+    Ok(true)
 }
