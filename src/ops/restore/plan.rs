@@ -157,6 +157,8 @@ impl<'a> Planner<'a> {
     /// Does what needs no bytes; returns a file that must be written.
     fn decide(&self, entry: Entry, path: Vec<u8>) -> Option<FileTask> {
         let decided = match entry.node {
+            // The selected folder itself: its contents land in the target, which is the user's own.
+            Node::Folder if path.is_empty() => Ok(None),
             Node::Folder => self.target.folder(&path, &entry.meta).map(|()| {
                 self.tally(|report| report.folders += 1);
                 None
