@@ -23,7 +23,7 @@ use crate::id::SnapshotId;
 use crate::limits::*;
 use crate::progress::{Progress, Stage};
 use crate::repo::{
-    CatalogReader, CatalogWriter, Cost, Ingest, Ingested, Repository, SnapshotFilter, Stock, Stored, Writer, WriterOptions, WrittenCatalog,
+    CatalogReader, CatalogWriter, Cost, Ingest, Ingested, PendingEntry, Repository, SnapshotFilter, Stock, Stored, Writer, WriterOptions, WrittenCatalog,
 };
 use crate::source::{CommandLine, CommandSource, Filter, KnownFile, More, Slab, Source, StderrSink, StreamSource, TreeOptions, TreeSource};
 
@@ -216,6 +216,8 @@ struct Known {
     settled_before: Time,
     force: bool,
     older: Mutex<HashMap<Vec<u8>, Recipe>>,
+    /// The one entry of a stream.
+    stream: Option<Entry>,
 }
 
 struct ParentEntries {
@@ -232,19 +234,21 @@ impl Known {
     ) -> Result<Arc<Self>> {
         let mut older = HashMap::new();
         let mut entries = None;
+        let mut stream = None;
         if let Some(parent) = parent {
             let mut catalog = CatalogReader::open(repository, &parent.snapshot)?;
             match kind {
                 SourceKind::Tree => entries = Some(Mutex::new(ParentEntries { catalog: catalog.peekable() })),
-                // The one entry of a stream; found whatever it was called then.
+                // Found whatever it was called then.
                 SourceKind::Stream => {
-                    older.extend(catalog.next().and_then(Result::ok).and_then(|entry| Some((Vec::new(), recipe_of(&entry)?))))
+                    stream = catalog.next().and_then(Result::ok);
+                    older.extend(stream.as_ref().and_then(|entry| Some((Vec::new(), recipe_of(entry)?))));
                 }
             }
         }
         // The coarsest clock of a file system in use (FAT) ticks every two seconds.
         let settled_before = Time { seconds: parent.map_or(i64::MIN, |parent| parent.snapshot.started().as_second() - 2), nanos: 0 };
-        Ok(Arc::new(Self { stock, entries, settled_before, force: options.force, older: Mutex::new(older) }))
+        Ok(Arc::new(Self { stock, entries, settled_before, force: options.force, older: Mutex::new(older), stream }))
     }
 
     /// The parent's content of a file, if everything says that it has not changed since.
@@ -262,6 +266,14 @@ impl Known {
         }
         self.older.lock().expect("no panic holds it").insert(entry.path.clone(), content.recipe.clone());
         None
+    }
+
+    /// The time of a stream is that since when it has been as it is: a stream that did not change has the same entry again.
+    fn keep_time(&self, pending: &mut PendingEntry) {
+        let Some(Entry { path, meta, node: Node::File { content: Some(content) }, .. }) = &self.stream else { return };
+        if *path == pending.entry.path && pending.content_hash() == Some(content.hash) {
+            pending.entry.meta.mtime = meta.mtime;
+        }
     }
 
     /// Where the older bytes of a path that was read are.
@@ -370,7 +382,10 @@ impl Run<'_> {
                 self.progress.problem(&problem);
                 return Ok(());
             }
-            Ingested::Entry(pending) => pending,
+            Ingested::Entry(mut pending) => {
+                self.known.keep_time(&mut pending);
+                pending
+            }
         };
         let totals = &mut self.totals;
         match &pending.entry.node {

@@ -244,7 +244,10 @@ fn a_listing_that_lags_costs_only_bytes() {
     for hidden in 1..4 {
         let (bench, memory) = scene.bench();
         bench.save(&scene.new);
-        let store = Faulty::new(memory, move |call| (call.operation == Operation::List).then_some(Fault::Truncate(hidden - 1)));
+        let store = Faulty::new(memory, move |call| {
+            let lags = call.operation == Operation::List && matches!(call.area, Area::Packs | Area::Segments);
+            lags.then_some(Fault::Truncate(hidden - 1))
+        });
         let outcome = scene.run(&bench, What::Stream, Arc::new(store));
         let report = outcome.unwrap();
         scene.judge_snapshot(&bench, What::Stream, report.snapshot.unwrap(), "listing");

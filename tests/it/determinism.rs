@@ -122,11 +122,23 @@ fn a_tree_gives_one_catalog_whatever_the_slabs() {
             let (bench, _) = Bench::in_memory(99);
             let options = BackupOptions { slab_bytes, threads, ..options() };
             save_tree(&bench.open(), folder.path(), &options).unwrap();
-            select(&bench.open(), "latest").stored.snapshot.catalog
+            let repository = bench.open();
+            let selection = select(&repository, "latest");
+            let mut entries = Vec::new();
+            let each = &mut |entry: &Entry| {
+                entries.push(entry.clone());
+                Ok(())
+            };
+            browse::list(&repository, &selection, true, each).unwrap();
+            (entries, selection.stored.snapshot.catalog)
         };
         let expected = catalog(4 << 20, 1);
         for slab_bytes in [4096, 10_000 + random.below(1000) as usize, 1 << 20] {
-            assert!(catalog(slab_bytes, 1 + random.below(4) as usize) == expected, "slabs of {slab_bytes}");
+            let found = catalog(slab_bytes, 1 + random.below(4) as usize);
+            for (found, expected) in found.0.iter().zip(&expected.0) {
+                assert_eq!(found, expected, "slabs of {slab_bytes}");
+            }
+            assert!(found == expected, "slabs of {slab_bytes}: {:?}\n{:?}", found.1, expected.1);
         }
     }
 }

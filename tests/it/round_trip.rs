@@ -139,7 +139,7 @@ fn deltas_can_be_switched_off() {
     bench.save(&bytes);
     let plain = save(&bench.open(), &version, &BackupOptions { delta: false, dry_run: true, ..options() }).unwrap();
     let delta = save(&bench.open(), &version, &options()).unwrap();
-    assert_eq!((plain.cost.delta_frames, delta.cost.delta_frames), (0, 1));
+    assert!(plain.cost.delta_frames == 0 && delta.cost.delta_frames > 0, "{:?} {:?}", plain.cost, delta.cost);
     assert!(delta.cost.data_bytes * 4 < plain.cost.data_bytes, "{:?} {:?}", delta.cost, plain.cost);
     assert_eq!(bench.dump("latest").unwrap(), version);
 }
@@ -411,6 +411,9 @@ fn an_unchanged_tree_is_not_read_again() {
     check_restored(&bench, folder.path());
 
     let forced = save_tree(&bench.open(), folder.path(), &BackupOptions { force: true, ..options() }).unwrap();
+    for (found, expected) in entries(&bench.open(), "latest").iter().zip(entries(&bench.open(), "latest~1")) {
+        assert_eq!(*found, expected);
+    }
     assert_eq!((forced.totals.files_unmodified, forced.totals.bytes_new, forced.unchanged), (0, 0, true));
 
     fs::write(folder.path().join("docs/deep/er/x"), b"another").unwrap();

@@ -23,8 +23,10 @@ pub struct Inventory {
 /// Checks structure and returns what is there.
 pub fn check(run: &mut Run) -> Result<Inventory> {
     for (name, slot) in run.repository.slots()? {
-        if let Err(error) = slot {
-            run.finding(format!("key slot {name}"), why(&error));
+        match slot {
+            Ok(slot) if slot.repository == run.repository.id() => {}
+            Ok(_) => run.report.notes.push(format!("key slot {name} belongs to another repository; an interrupted init leaves such slots")),
+            Err(error) => run.finding(format!("key slot {name}"), why(&error)),
         }
     }
     let locator = run.repository.locator()?;
