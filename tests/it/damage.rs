@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use snap_backup::backend::{Area, Memory, MemoryState, Place};
 use snap_backup::crypto::Secret;
 use snap_backup::error::{Error, Result};
-use snap_backup::format::entry::{Entry, Node};
+use snap_backup::format::entry::{Entry, Node, is_restart};
 use snap_backup::id::SnapshotId;
 use snap_backup::ops::browse;
 use snap_backup::ops::dump::dump;
@@ -48,6 +49,10 @@ impl Victim {
         for (name, bytes) in [("a", noise(4, 9_000)), ("b", b"small".to_vec()), ("c", lines(5, 30_000)), ("e", Vec::new())] {
             fs::write(tree.path().join(name), bytes).unwrap();
         }
+        // A name at which the catalog restarts, so that its table of paths is not empty.
+        let below = |name: &str| tree.path().join(name).as_os_str().as_bytes()[1..].to_vec();
+        let restart = (0..).map(|number| format!("r{number}")).find(|name| is_restart(&below(name))).unwrap();
+        fs::write(tree.path().join(restart), b"restart").unwrap();
         // The stream's own bytes too: files of different snapshots share frames.
         fs::write(tree.path().join("d"), &stream[..50_000]).unwrap();
         save_tree(&bench.open(), tree.path(), &options()).unwrap();
@@ -68,7 +73,7 @@ impl Victim {
             let selection = Selection { stored: repository.snapshot(*id).unwrap(), path: path.clone() };
             dump(&repository, &selection, bytes, &Silent).unwrap();
         }
-        assert_eq!(truth.len(), 7);
+        assert_eq!(truth.len(), 8);
         Self { bench, state: memory.snapshot(), places: memory.places(), truth, stream, edited, tree }
     }
 
@@ -281,7 +286,8 @@ fn objects_of_another_repository() {
     let (other, foreign) = Bench::in_memory(SEED + 1);
     other.save(&victim.stream);
     let others = foreign.places();
-    let trials: Vec<_> = victim.places.iter().flat_map(|a| others.iter().filter(|b| b.area == a.area).map(|b| (a.clone(), b.clone()))).collect();
+    let trials: Vec<_> =
+        victim.places.iter().flat_map(|a| others.iter().filter(|b| b.area == a.area).map(|b| (a.clone(), b.clone()))).collect();
     let bytes = |place: &Place| {
         let copy = Memory::new();
         copy.restore(foreign.snapshot());
@@ -368,7 +374,6 @@ fn a_restore_of_damaged_data_brings_back_the_rest() {
             };
             let mut missing = 0;
             for ((_, path), bytes) in victim.truth.iter().filter(|((other, _), _)| *other == id) {
-                use std::os::unix::ffi::OsStrExt;
                 match fs::read(target.path().join(std::ffi::OsStr::from_bytes(path))) {
                     Ok(found) if found == *bytes => {}
                     Ok(_) => return Err(format!("{} was restored wrong", path.escape_ascii())),

@@ -107,7 +107,10 @@ fn slabs_and_threads_decide_nothing() {
             } as usize;
             let threads = 1 + random.below(4) as usize;
             let found = outcomes(&versions, slab_bytes, threads);
-            assert!(found == expected, "round {round}: slabs of {slab_bytes}, {threads} threads, versions of {lens:?}: {found:?}\n\n{expected:?}");
+            assert!(
+                found == expected,
+                "round {round}: slabs of {slab_bytes}, {threads} threads, versions of {lens:?}: {found:?}\n\n{expected:?}"
+            );
         }
     }
 }
@@ -126,19 +129,22 @@ fn a_tree_gives_one_catalog_whatever_the_slabs() {
             let selection = select(&repository, "latest");
             let mut entries = Vec::new();
             let each = &mut |entry: &Entry| {
-                entries.push(entry.clone());
+                // Not the folder of temporary folders, which other tests change.
+                if entry.path.starts_with(&folder.path().as_os_str().as_bytes()[1..]) {
+                    entries.push(entry.clone());
+                }
                 Ok(())
             };
             browse::list(&repository, &selection, true, each).unwrap();
-            (entries, selection.stored.snapshot.catalog)
+            entries
         };
         let expected = catalog(4 << 20, 1);
         for slab_bytes in [4096, 10_000 + random.below(1000) as usize, 1 << 20] {
             let found = catalog(slab_bytes, 1 + random.below(4) as usize);
-            for (found, expected) in found.0.iter().zip(&expected.0) {
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(&expected) {
                 assert_eq!(found, expected, "slabs of {slab_bytes}");
             }
-            assert!(found == expected, "slabs of {slab_bytes}: {:?}\n{:?}", found.1, expected.1);
         }
     }
 }
@@ -156,7 +162,8 @@ fn any_tree_comes_back() {
             save_tree(&bench.open(), folder.path(), &options).unwrap();
             let target = tempfile::tempdir().unwrap();
             let which = format!("latest:{}", folder.path().display());
-            let (_, problems) = restore_to(&bench.open(), &which, target.path(), &RestoreOptions { verify: true, ..RestoreOptions::default() });
+            let (_, problems) =
+                restore_to(&bench.open(), &which, target.path(), &RestoreOptions { verify: true, ..RestoreOptions::default() });
             assert_eq!(problems, []);
             assert_eq!(describe(target.path()), describe(folder.path()));
             change(&mut random, folder.path());
@@ -167,8 +174,35 @@ fn any_tree_comes_back() {
 
 /// Names that have been trouble somewhere.
 const NAMES: &[&[u8]] = &[
-    b"a", b"b", b"A", b"a.b", b"a-b", b"a b", b" ", b"...", b".a", b"-", b"--help", b"~", b"*", b"\\", b"'", b"\"", b"\n", b"\x01", b"\x7f",
-    b"\xc3\xa9", b"e\xcc\x81", b"\xff", b"\xed\xa0\x80", b"%2F", b"CON", b"latest", b"x:y", b"#", b"0",
+    b"a",
+    b"b",
+    b"A",
+    b"a.b",
+    b"a-b",
+    b"a b",
+    b" ",
+    b"...",
+    b".a",
+    b"-",
+    b"--help",
+    b"~",
+    b"*",
+    b"\\",
+    b"'",
+    b"\"",
+    b"\n",
+    b"\x01",
+    b"\x7f",
+    b"\xc3\xa9",
+    b"e\xcc\x81",
+    b"\xff",
+    b"\xed\xa0\x80",
+    b"%2F",
+    b"CON",
+    b"latest",
+    b"x:y",
+    b"#",
+    b"0",
 ];
 
 fn random_name(random: &mut Rng) -> Vec<u8> {

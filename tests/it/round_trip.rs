@@ -353,7 +353,8 @@ fn scene() -> tempfile::TempDir {
         eprintln!("SKIPPED in part: no extended attributes in the temporary folder");
     }
     let _ = xattr::set(at("docs"), "user.empty", b"");
-    for (name, mode) in [("docs/text", 0o4755), ("docs/noise", 0o400), ("docs/deep", 0o1777), ("empty", 0o500), ("docs/deep/er/x", 0o2644)] {
+    for (name, mode) in [("docs/text", 0o4755), ("docs/noise", 0o400), ("docs/deep", 0o1777), ("empty", 0o500), ("docs/deep/er/x", 0o2644)]
+    {
         fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();
     }
     for (name, seconds, nanos) in
@@ -395,7 +396,8 @@ fn a_tree_of_everything_comes_back() {
     restore_to(&bench.open(), &inside(folder.path()), restored.path(), &RestoreOptions::default());
     let blocks = |path: &Path| fs::metadata(path.join("sparse")).unwrap().blocks();
     assert!(blocks(restored.path()) < 200, "holes come back as holes: {} blocks", blocks(restored.path()));
-    let (one, other) = (fs::metadata(restored.path().join("docs/noise")).unwrap(), fs::metadata(restored.path().join("sp ace/again")).unwrap());
+    let (one, other) =
+        (fs::metadata(restored.path().join("docs/noise")).unwrap(), fs::metadata(restored.path().join("sp ace/again")).unwrap());
     assert_eq!(one.ino(), other.ino());
 }
 
@@ -407,14 +409,17 @@ fn an_unchanged_tree_is_not_read_again() {
     let second = save_tree(&bench.open(), folder.path(), &options()).unwrap();
     assert_eq!(second.totals.files, first.totals.files);
     assert_eq!(second.totals.files_unmodified, second.totals.files, "{:?}", second.totals);
-    assert!(second.unchanged && second.cost.stored() == 0, "{:?}", second.cost);
+    // Other tests change the folder of temporary folders, which the snapshot knows too.
+    assert!(second.cost.data_bytes == 0 && second.cost.stored() < 2048, "{:?}", second.cost);
     check_restored(&bench, folder.path());
 
     let forced = save_tree(&bench.open(), folder.path(), &BackupOptions { force: true, ..options() }).unwrap();
-    for (found, expected) in entries(&bench.open(), "latest").iter().zip(entries(&bench.open(), "latest~1")) {
-        assert_eq!(*found, expected);
-    }
-    assert_eq!((forced.totals.files_unmodified, forced.totals.bytes_new, forced.unchanged), (0, 0, true));
+    let below = |which: &str| {
+        let entries = entries(&bench.open(), which).into_iter();
+        entries.filter(|entry| entry.path.starts_with(&folder.path().as_os_str().as_bytes()[1..])).collect::<Vec<_>>()
+    };
+    assert_eq!(below("latest"), below("latest~1"));
+    assert_eq!((forced.totals.files_unmodified, forced.totals.bytes_new), (0, 0));
 
     fs::write(folder.path().join("docs/deep/er/x"), b"another").unwrap();
     let third = save_tree(&bench.open(), folder.path(), &options()).unwrap();
@@ -595,7 +600,8 @@ fn what_is_there_is_overwritten_as_asked() {
     save_tree(&bench.open(), folder.path(), &options()).unwrap();
     let check = |overwrite, expected: [&str; 4], counts: (u64, u64, u64)| {
         let target = tempfile::tempdir().unwrap();
-        for (name, bytes, time) in [("same", "same", 5), ("other", "a longer one", 5), ("sly", "wrong", 1_000_000), ("foreign", "left", 5)] {
+        for (name, bytes, time) in [("same", "same", 5), ("other", "a longer one", 5), ("sly", "wrong", 1_000_000), ("foreign", "left", 5)]
+        {
             fs::write(target.path().join(name), bytes).unwrap();
             set_mtime(&target.path().join(name), time, 0);
         }
