@@ -23,7 +23,8 @@ use crate::id::SnapshotId;
 use crate::limits::*;
 use crate::progress::{Progress, Stage};
 use crate::repo::{
-    CatalogReader, CatalogWriter, Cost, Ingest, Ingested, PendingEntry, Repository, SnapshotFilter, Stock, Stored, Writer, WriterOptions, WrittenCatalog,
+    CatalogReader, CatalogWriter, Cost, Ingest, Ingested, PendingEntry, Repository, SnapshotFilter, Stock, Stored, Writer, WriterOptions,
+    WrittenCatalog,
 };
 use crate::source::{CommandLine, CommandSource, Filter, KnownFile, More, Slab, Source, StderrSink, StreamSource, TreeOptions, TreeSource};
 
