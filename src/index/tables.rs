@@ -43,7 +43,8 @@ pub enum Opened {
 }
 
 pub struct Tables {
-    database: Database,
+    /// There until it is dropped.
+    database: Option<Database>,
     file: Option<PathBuf>,
 }
 
@@ -58,7 +59,7 @@ impl Tables {
             }
             _ => return Opened::Unusable,
         };
-        let tables = Self { database, file: Some(file.into()) };
+        let tables = Self { database: Some(database), file: Some(file.into()) };
         match tables.belongs_to(repository) {
             Ok(true) => Opened::Ready(tables),
             _ => Opened::Unusable,
@@ -68,9 +69,13 @@ impl Tables {
     pub fn in_memory() -> Self {
         let backend = redb::backends::InMemoryBackend::new();
         let database = Database::builder().set_cache_size(1 << 20).create_with_backend(backend);
-        let tables = Self { database: database.expect("an empty database in memory"), file: None };
+        let tables = Self { database: Some(database.expect("an empty database in memory")), file: None };
         tables.belongs_to(RepositoryId([0; 16])).expect("a table in memory");
         tables
+    }
+
+    fn database(&self) -> &Database {
+        self.database.as_ref().expect("only dropping takes it")
     }
 
     pub fn remove_file(&self) {
@@ -83,7 +88,7 @@ impl Tables {
     /// Marks an empty database as this repository's; says whether another mark was there.
     fn belongs_to(&self, repository: RepositoryId) -> Result<bool> {
         guard(|| {
-            let transaction = self.database.begin_write()?;
+            let transaction = self.database().begin_write()?;
             let mark = [LAYOUT, &repository.0].concat();
             let fits = {
                 let mut meta = transaction.open_table(META)?;
@@ -101,7 +106,7 @@ impl Tables {
 
     pub fn merged(&self) -> Result<Vec<(ObjectName, Scope)>> {
         guard(|| {
-            let transaction = self.database.begin_read()?;
+            let transaction = self.database().begin_read()?;
             let mut merged = Vec::new();
             for row in transaction.open_table(SEGMENTS)?.iter()? {
                 let (name, scope) = row?;
@@ -114,7 +119,7 @@ impl Tables {
 
     pub fn merge(&self, segments: &[(ObjectName, Segment)], scope: Scope, records: &Records) -> Result<()> {
         guard(|| {
-            let transaction = self.database.begin_write()?;
+            let transaction = self.database().begin_write()?;
             let mut chunks = Vec::new();
             {
                 let mut names = transaction.open_table(SEGMENTS)?;
@@ -141,7 +146,7 @@ impl Tables {
 
     pub fn frame(&self, id: &FrameId) -> Result<Vec<FrameLocation>> {
         guard(|| {
-            let transaction = self.database.begin_read()?;
+            let transaction = self.database().begin_read()?;
             let frames = transaction.open_table(FRAMES)?;
             let mut found = Vec::new();
             for row in frames.range(frame_key(id, 0)..=frame_key(id, u32::MAX))? {
@@ -155,7 +160,7 @@ impl Tables {
 
     pub fn chunk(&self, id: &ChunkId) -> Result<Option<ChunkLocation>> {
         guard(|| {
-            let transaction = self.database.begin_read()?;
+            let transaction = self.database().begin_read()?;
             let Some(place) = transaction.open_table(CHUNKS)?.get(id.0)?.map(|value| value.value()) else {
                 return Ok(None);
             };
@@ -169,7 +174,7 @@ impl Tables {
 
     pub fn pack(&self, number: u32) -> Result<Option<IndexedPack>> {
         guard(|| {
-            let transaction = self.database.begin_read()?;
+            let transaction = self.database().begin_read()?;
             let row = transaction.open_table(PACKS)?.get(number)?.map(|value| value.value());
             Ok(row.and_then(|row| decode_pack(number, &row)))
         })
@@ -177,7 +182,7 @@ impl Tables {
 
     pub fn packs(&self) -> Result<Vec<IndexedPack>> {
         guard(|| {
-            let transaction = self.database.begin_read()?;
+            let transaction = self.database().begin_read()?;
             let mut packs = Vec::new();
             for row in transaction.open_table(PACKS)?.iter()? {
                 let (number, row) = row?;
@@ -185,6 +190,14 @@ impl Tables {
             }
             Ok(packs)
         })
+    }
+}
+
+impl Drop for Tables {
+    /// Closing a database writes to it, at which a damaged one panics too.
+    fn drop(&mut self) {
+        let database = self.database.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
     }
 }
 
