@@ -19,12 +19,11 @@ use crate::error::{Error, Result, show};
 use crate::format::entry::{Entry, Flaw, Meta, Node, Time, path_order};
 use crate::format::recipe::Recipe;
 use crate::format::snapshot::{Snapshot, SourceKind, Totals};
-use crate::id::SnapshotId;
+use crate::id::{ContentHash, SnapshotId};
 use crate::limits::*;
 use crate::progress::{Progress, Stage};
 use crate::repo::{
-    CatalogReader, CatalogWriter, Cost, Ingest, Ingested, PendingEntry, Repository, SnapshotFilter, Stock, Stored, Writer, WriterOptions,
-    WrittenCatalog,
+    CatalogReader, CatalogWriter, Cost, Ingest, Ingested, Repository, SnapshotFilter, Stock, Stored, Writer, WriterOptions, WrittenCatalog,
 };
 use crate::source::{CommandLine, CommandSource, Filter, KnownFile, More, Slab, Source, StderrSink, StreamSource, TreeOptions, TreeSource};
 
@@ -127,7 +126,11 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
     totals.bytes_new = cost.bytes_new;
     totals.bytes_stored = cost.stored();
 
-    let unchanged = older.is_some_and(|older| is_same(&written, older));
+    // A stream's entry carries the time of its backup, so its content is what counts.
+    let unchanged = match subject.kind {
+        SourceKind::Stream => totals.files_unmodified == 1,
+        SourceKind::Tree => older.is_some_and(|older| is_same(&written, older)),
+    };
     let mut report = BackupReport {
         snapshot: None,
         parent: parent.as_ref().map(|parent| parent.id),
@@ -216,9 +219,14 @@ struct Known {
     /// Files changed at or after this may change again within the same tick of the clock.
     settled_before: Time,
     force: bool,
-    older: Mutex<HashMap<Vec<u8>, Recipe>>,
-    /// The one entry of a stream.
-    stream: Option<Entry>,
+    /// Older contents of paths that are read.
+    older: Mutex<HashMap<Vec<u8>, Older>>,
+}
+
+/// What a path's content was.
+struct Older {
+    recipe: Recipe,
+    hash: ContentHash,
 }
 
 struct ParentEntries {
@@ -235,21 +243,19 @@ impl Known {
     ) -> Result<Arc<Self>> {
         let mut older = HashMap::new();
         let mut entries = None;
-        let mut stream = None;
         if let Some(parent) = parent {
             let mut catalog = CatalogReader::open(repository, &parent.snapshot)?;
             match kind {
                 SourceKind::Tree => entries = Some(Mutex::new(ParentEntries { catalog: catalog.peekable() })),
-                // Found whatever it was called then.
+                // The one entry of a stream; found whatever it was called then.
                 SourceKind::Stream => {
-                    stream = catalog.next().and_then(Result::ok);
-                    older.extend(stream.as_ref().and_then(|entry| Some((Vec::new(), recipe_of(entry)?))));
+                    older.extend(catalog.next().and_then(Result::ok).and_then(|entry| Some((Vec::new(), Older::of(&entry)?))))
                 }
             }
         }
         // The coarsest clock of a file system in use (FAT) ticks every two seconds.
         let settled_before = Time { seconds: parent.map_or(i64::MIN, |parent| parent.snapshot.started().as_second() - 2), nanos: 0 };
-        Ok(Arc::new(Self { stock, entries, settled_before, force: options.force, older: Mutex::new(older), stream }))
+        Ok(Arc::new(Self { stock, entries, settled_before, force: options.force, older: Mutex::new(older) }))
     }
 
     /// The parent's content of a file, if everything says that it has not changed since.
@@ -265,22 +271,23 @@ impl Known {
         if same && !self.force && self.stock.covers(&content.recipe) {
             return Some(KnownFile { content: content.clone(), xattrs: old.meta.xattrs });
         }
-        self.older.lock().expect("no panic holds it").insert(entry.path.clone(), content.recipe.clone());
+        self.older
+            .lock()
+            .expect("no panic holds it")
+            .insert(entry.path.clone(), Older { recipe: content.recipe.clone(), hash: content.hash });
         None
     }
 
-    /// The time of a stream is that since when it has been as it is: a stream that did not change has the same entry again.
-    fn keep_time(&self, pending: &mut PendingEntry) {
-        let Some(Entry { path, meta, node: Node::File { content: Some(content) }, .. }) = &self.stream else { return };
-        if *path == pending.entry.path && pending.content_hash() == Some(content.hash) {
-            pending.entry.meta.mtime = meta.mtime;
-        }
+    /// Where the older bytes of a path that is read are.
+    fn older(&self, path: &[u8]) -> Option<Recipe> {
+        let older = self.older.lock().expect("no panic holds it");
+        older.get(path).or_else(|| older.get(&[][..])).map(|older| older.recipe.clone())
     }
 
-    /// Where the older bytes of a path that was read are.
-    fn older(&self, path: &[u8]) -> Option<Recipe> {
+    /// What the content of a path that was read had been; asked once.
+    fn older_hash(&self, path: &[u8]) -> Option<ContentHash> {
         let mut older = self.older.lock().expect("no panic holds it");
-        older.remove(path).or_else(|| older.remove(&[][..]))
+        older.remove(path).or_else(|| older.remove(&[][..])).map(|older| older.hash)
     }
 }
 
@@ -300,10 +307,12 @@ impl ParentEntries {
     }
 }
 
-fn recipe_of(entry: &Entry) -> Option<Recipe> {
-    match &entry.node {
-        Node::File { content: Some(content) } => Some(content.recipe.clone()),
-        _ => None,
+impl Older {
+    fn of(entry: &Entry) -> Option<Self> {
+        match &entry.node {
+            Node::File { content: Some(content) } => Some(Self { recipe: content.recipe.clone(), hash: content.hash }),
+            _ => None,
+        }
     }
 }
 
@@ -363,7 +372,10 @@ impl Run<'_> {
                 if self.progress.interrupted() {
                     return Err(Error::Interrupted);
                 }
-                for ingested in ingest.slab(self.writer, &mut slab)? {
+                let bytes = slab.input_bytes();
+                let done = ingest.slab(self.writer, &mut slab)?;
+                self.progress.bytes(bytes);
+                for ingested in done {
                     self.take(ingested)?;
                 }
                 // The reader may have ended already.
@@ -383,25 +395,24 @@ impl Run<'_> {
                 self.progress.problem(&problem);
                 return Ok(());
             }
-            Ingested::Entry(mut pending) => {
-                self.known.keep_time(&mut pending);
-                pending
-            }
+            Ingested::Entry(pending) => pending,
         };
         let totals = &mut self.totals;
         match &pending.entry.node {
             Node::File { content } => {
                 totals.files += 1;
                 totals.bytes += content.as_ref().map_or(pending.bytes_read, |content| content.stored_len());
-                match pending.known {
-                    true => totals.files_unmodified += 1,
-                    false => totals.files_new += 1,
+                let older = self.known.older_hash(&pending.entry.path);
+                match older {
+                    _ if pending.known => totals.files_unmodified += 1,
+                    None => totals.files_new += 1,
+                    older if older == pending.content_hash() => totals.files_unmodified += 1,
+                    Some(_) => totals.files_changed += 1,
                 }
             }
             Node::Folder => totals.folders += 1,
             _ => totals.others += 1,
         }
-        self.progress.bytes(pending.bytes_read);
         self.progress.files(1);
         self.catalog.add(self.writer, pending)
     }

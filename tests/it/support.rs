@@ -173,6 +173,13 @@ pub fn save_tree(repository: &Repository, root: &Path, options: &BackupOptions) 
     backup(repository, tree(&[root], FilterRules::default()), options, &Silent)
 }
 
+/// Backs up a folder and says how many bytes of it were read.
+pub fn bytes_read(repository: &Repository, root: &Path, options: &BackupOptions) -> u64 {
+    let heard = Heard::default();
+    backup(repository, tree(&[root], FilterRules::default()), options, &heard).unwrap();
+    heard.bytes.load(Ordering::SeqCst)
+}
+
 pub fn select(repository: &Repository, which: &str) -> Selection {
     repository.select(which, &SnapshotFilter::default()).unwrap()
 }
@@ -203,9 +210,10 @@ pub fn assert_clean(repository: &Repository) {
     assert!(report.findings.is_empty() && report.affected.is_empty(), "{:?} {:?}", report.findings, report.affected);
 }
 
-/// Progress that keeps the problems.
+/// Progress that keeps the problems and counts the bytes read.
 #[derive(Default)]
 pub struct Heard {
+    pub bytes: AtomicU64,
     problems: Mutex<Vec<Problem>>,
 }
 
@@ -216,6 +224,10 @@ impl Heard {
 }
 
 impl Progress for Heard {
+    fn bytes(&self, count: u64) {
+        self.bytes.fetch_add(count, Ordering::SeqCst);
+    }
+
     fn problem(&self, problem: &Problem) {
         self.problems.lock().unwrap().push(problem.clone());
     }
