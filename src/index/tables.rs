@@ -41,7 +41,8 @@ pub enum Opened {
 }
 
 pub struct Tables {
-    database: Database,
+    /// There until it is dropped.
+    database: Option<Database>,
     file: Option<PathBuf>,
 }
 
@@ -56,7 +57,7 @@ impl Tables {
             }
             _ => return Opened::Unusable,
         };
-        let tables = Self { database, file: Some(file.into()) };
+        let tables = Self { database: Some(database), file: Some(file.into()) };
         match tables.belongs_to(repository) {
             Ok(true) => Opened::Ready(tables),
             _ => Opened::Unusable,
@@ -66,9 +67,13 @@ impl Tables {
     pub fn in_memory() -> Self {
         let backend = redb::backends::InMemoryBackend::new();
         let database = Database::builder().set_cache_size(1 << 20).create_with_backend(backend);
-        let tables = Self { database: database.expect("an empty database in memory"), file: None };
+        let tables = Self { database: Some(database.expect("an empty database in memory")), file: None };
         tables.belongs_to(RepositoryId([0; 16])).expect("a table in memory");
         tables
+    }
+
+    fn database(&self) -> &Database {
+        self.database.as_ref().expect("only dropping takes it")
     }
 
     pub fn remove_file(&self) {
@@ -81,7 +86,7 @@ impl Tables {
     /// Marks an empty database as this repository's; says whether another mark was there.
     fn belongs_to(&self, repository: RepositoryId) -> Result<bool> {
         guard(|| {
-            let transaction = self.database.begin_write()?;
+            let transaction = self.database().begin_write()?;
             let mark = [LAYOUT, &repository.0].concat();
             let fits = {
                 let mut meta = transaction.open_table(META)?;
@@ -99,7 +104,7 @@ impl Tables {
 
     pub fn merged(&self) -> Result<Vec<(ObjectName, Scope)>> {
         guard(|| {
-            let transaction = self.database.begin_read()?;
+            let transaction = self.database().begin_read()?;
             let mut merged = Vec::new();
             for row in transaction.open_table(SEGMENTS)?.iter()? {
                 let (name, scope) = row?;
@@ -112,7 +117,7 @@ impl Tables {
 
     pub fn merge(&self, segments: &[(ObjectName, Segment)], scope: Scope) -> Result<()> {
         guard(|| {
-            let transaction = self.database.begin_write()?;
+            let transaction = self.database().begin_write()?;
             let mut chunks = Vec::new();
             {
                 let mut names = transaction.open_table(SEGMENTS)?;
@@ -132,7 +137,7 @@ impl Tables {
 
     pub fn merge_unnamed(&self, pack: &PackRecord) -> Result<()> {
         guard(|| {
-            let transaction = self.database.begin_write()?;
+            let transaction = self.database().begin_write()?;
             let mut chunks = Vec::new();
             merge_pack(&transaction, pack, Scope::Chunks, &mut chunks)?;
             insert_chunks(&transaction, chunks)?;
@@ -143,7 +148,7 @@ impl Tables {
 
     pub fn frame(&self, id: &FrameId) -> Result<Vec<FrameLocation>> {
         guard(|| {
-            let transaction = self.database.begin_read()?;
+            let transaction = self.database().begin_read()?;
             let frames = transaction.open_table(FRAMES)?;
             let mut found = Vec::new();
             for row in frames.range(frame_key(id, 0)..=frame_key(id, u32::MAX))? {
@@ -157,7 +162,7 @@ impl Tables {
 
     pub fn chunk(&self, id: &ChunkId) -> Result<Option<ChunkLocation>> {
         guard(|| {
-            let transaction = self.database.begin_read()?;
+            let transaction = self.database().begin_read()?;
             let Some(place) = transaction.open_table(CHUNKS)?.get(id.0)?.map(|value| value.value()) else {
                 return Ok(None);
             };
@@ -171,7 +176,7 @@ impl Tables {
 
     pub fn pack(&self, number: u32) -> Result<Option<IndexedPack>> {
         guard(|| {
-            let transaction = self.database.begin_read()?;
+            let transaction = self.database().begin_read()?;
             let row = transaction.open_table(PACKS)?.get(number)?.map(|value| value.value());
             Ok(row.and_then(|row| decode_pack(number, &row)))
         })
@@ -179,7 +184,7 @@ impl Tables {
 
     pub fn packs(&self) -> Result<Vec<IndexedPack>> {
         guard(|| {
-            let transaction = self.database.begin_read()?;
+            let transaction = self.database().begin_read()?;
             let mut packs = Vec::new();
             for row in transaction.open_table(PACKS)?.iter()? {
                 let (number, row) = row?;
@@ -187,6 +192,14 @@ impl Tables {
             }
             Ok(packs)
         })
+    }
+}
+
+impl Drop for Tables {
+    /// Closing a database writes to it, at which a damaged one panics too.
+    fn drop(&mut self) {
+        let database = self.database.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
     }
 }
 

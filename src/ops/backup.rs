@@ -124,11 +124,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
     totals.bytes_new = cost.bytes_new;
     totals.bytes_stored = cost.stored();
 
-    // A stream's entry carries the time of its backup, so its content is what counts.
-    let unchanged = match subject.kind {
-        SourceKind::Stream => totals.files_unmodified == 1,
-        _ => older.is_some_and(|older| is_same(&written, older)),
-    };
+    let unchanged = older.is_some_and(|older| is_same(&written, older));
     let mut report = BackupReport {
         snapshot: None,
         parent: parent.as_ref().map(|parent| parent.id),
@@ -250,6 +246,8 @@ struct Known {
 struct Older {
     recipe: Recipe,
     hash: ContentHash,
+    /// For a stream: of the entry it was.
+    meta: Option<Meta>,
 }
 
 struct ParentEntries {
@@ -297,7 +295,7 @@ impl Known {
         self.older
             .lock()
             .expect("no panic holds it")
-            .insert(entry.path.clone(), Older { recipe: content.recipe.clone(), hash: content.hash });
+            .insert(entry.path.clone(), Older { recipe: content.recipe.clone(), hash: content.hash, meta: None });
         None
     }
 
@@ -308,9 +306,9 @@ impl Known {
     }
 
     /// What the content of a path that was read had been; asked once.
-    fn older_hash(&self, path: &[u8]) -> Option<ContentHash> {
+    fn take_older(&self, path: &[u8]) -> Option<Older> {
         let mut older = self.older.lock().expect("no panic holds it");
-        older.remove(path).or_else(|| older.remove(&[][..])).map(|older| older.hash)
+        older.remove(path).or_else(|| older.remove(&[][..]))
     }
 }
 
@@ -333,7 +331,9 @@ impl ParentEntries {
 impl Older {
     fn of(entry: &Entry) -> Option<Self> {
         match &entry.node {
-            Node::File { content: Some(content) } => Some(Self { recipe: content.recipe.clone(), hash: content.hash }),
+            Node::File { content: Some(content) } => {
+                Some(Self { recipe: content.recipe.clone(), hash: content.hash, meta: Some(entry.meta.clone()) })
+            }
             _ => None,
         }
     }
@@ -428,7 +428,7 @@ impl Run<'_> {
     }
 
     fn take(&mut self, ingested: Ingested) -> Result<()> {
-        let pending = match ingested {
+        let mut pending = match ingested {
             Ingested::Problem(problem) => {
                 self.totals.flawed += 1;
                 self.progress.problem(&problem);
@@ -441,11 +441,14 @@ impl Run<'_> {
             Node::File { content } => {
                 totals.files += 1;
                 totals.bytes += content.as_ref().map_or(pending.bytes_read, |content| content.stored_len());
-                let older = self.known.older_hash(&pending.entry.path);
-                match older {
+                match self.known.take_older(&pending.entry.path) {
                     _ if pending.known => totals.files_unmodified += 1,
                     None => totals.files_new += 1,
-                    older if older == pending.content_hash() => totals.files_unmodified += 1,
+                    Some(older) if Some(older.hash) == pending.content_hash() => {
+                        totals.files_unmodified += 1;
+                        // The same bytes keep their time, so that an unchanged stream has an unchanged catalog.
+                        pending.entry.meta = older.meta.unwrap_or(pending.entry.meta);
+                    }
                     Some(_) => totals.files_changed += 1,
                 }
             }

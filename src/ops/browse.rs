@@ -13,13 +13,7 @@ use crate::repo::{CatalogReader, Repository, Selection, SnapshotFilter};
 /// Calls `each` for every entry at or below the selection's path, in path order; only the folder's own entries unless `recursive`.
 /// A path that is not there is an error.
 pub fn list(repository: &Repository, selection: &Selection, recursive: bool, each: &mut dyn FnMut(&Entry) -> Result<()>) -> Result<()> {
-    let mut catalog = CatalogReader::open(repository, &selection.stored.snapshot)?;
-    if !selection.path.is_empty() {
-        // A damaged table of paths only costs time.
-        if catalog.seek(&selection.path).is_err() {
-            catalog = CatalogReader::open(repository, &selection.stored.snapshot)?;
-        }
-    }
+    let catalog = CatalogReader::open_at(repository, &selection.stored.snapshot, &selection.path)?;
     let mut met = selection.path.is_empty();
     for entry in catalog {
         let entry = entry?;

@@ -143,13 +143,14 @@ fn chain(error: &Error) -> String {
 fn count(repository: &Repository, chosen: &Chosen, report: &mut RestoreReport) -> Result<()> {
     let mut found = chosen.selection.path.is_empty();
     for entry in chosen.entries(repository)? {
-        let Ok((entry, _)) = entry else { continue };
+        let Ok((entry, place)) = entry else { continue };
         found = true;
         match &entry.node {
             Node::File { .. } => {
                 report.files_restored += 1;
                 report.bytes_total += entry.size();
             }
+            Node::Folder if place.is_empty() => {}
             Node::Folder => report.folders += 1,
             _ => report.others += 1,
         }

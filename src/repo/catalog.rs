@@ -167,8 +167,18 @@ impl CatalogReader {
         Ok(Self { reader, catalog, path_table, len: snapshot.catalog_len, stream, offset: 0, before: Vec::new(), failed: false })
     }
 
+    /// At the entry of a path, or at some entry before it.
+    pub fn open_at(repository: &Repository, snapshot: &Snapshot, path: &[u8]) -> Result<Self> {
+        let mut catalog = Self::open(repository, snapshot)?;
+        match path.is_empty() || catalog.seek(path).is_ok() {
+            true => Ok(catalog),
+            // A damaged table of paths only costs time.
+            false => Self::open(repository, snapshot),
+        }
+    }
+
     /// Moves to the last restart point at or before `path`; entries from there on follow.
-    pub fn seek(&mut self, path: &[u8]) -> Result<()> {
+    fn seek(&mut self, path: &[u8]) -> Result<()> {
         let rows = self.rows()?;
         let row = rows.iter().rev().find(|row| path_order(&row.path, path).is_le());
         self.move_to(row.map_or(0, |row| row.offset))

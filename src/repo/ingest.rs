@@ -50,7 +50,7 @@ struct Piece {
 }
 
 enum Step {
-    Part(Part),
+    Part(Box<Part>),
     Done(Ingested),
 }
 
@@ -77,7 +77,7 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
         for step in parts {
             match step {
                 Step::Done(ingested) => done.push(ingested),
-                Step::Part(part) => done.extend(self.accept(writer, part, &slab.bytes)?.map(|entry| Ingested::Entry(Box::new(entry)))),
+                Step::Part(part) => done.extend(self.accept(writer, *part, &slab.bytes)?.map(|entry| Ingested::Entry(Box::new(entry)))),
             }
         }
         writer.check()?;
@@ -106,19 +106,19 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
                 }
                 Event::End { flaw, size, holes } => {
                     let part = part.take().expect("a file ends once");
-                    steps.push(Step::Part(Part { ends: Some((flaw, size, holes)), ..part }));
+                    steps.push(Step::Part(Box::new(Part { ends: Some((flaw, size, holes)), ..part })));
                 }
                 Event::Entry { entry, known } => steps.push(Step::Done(Ingested::Entry(Box::new(PendingEntry::whole(entry, known))))),
                 Event::Problem(problem) => steps.push(Step::Done(Ingested::Problem(problem))),
             }
         }
-        steps.extend(part.map(Step::Part));
+        steps.extend(part.map(|part| Step::Part(Box::new(part))));
         steps
     }
 
     fn cut_and_hash(&mut self, writer: &mut Writer, steps: &mut [Step], bytes: &[u8]) -> Result<()> {
         let mut parts: Vec<&mut Part> =
-            steps.iter_mut().filter_map(|step| if let Step::Part(part) = step { Some(part) } else { None }).collect();
+            steps.iter_mut().filter_map(|step| if let Step::Part(part) = step { Some(&mut **part) } else { None }).collect();
         // Only the first part can be in the middle of a file, and only it can be long.
         if let (Some(open), Some(first)) = (&mut self.open, parts.first_mut()) {
             let new = &bytes[first.range.start.max(Slab::HEADROOM)..first.range.end];

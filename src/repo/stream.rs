@@ -165,7 +165,7 @@ impl Stream {
             Some(back) => cursor.go_back(back.unsigned_abs(), count),
             None => cursor.advance(count),
         };
-        let Some(gap) = gap else { return };
+        let Some(gap) = gap.filter(|_| writer.options().delta) else { return };
         for (chunk, at) in old.iter().zip(gap.places(&old)) {
             for (frame, first, count) in chunk.as_base() {
                 if !writer.stock().has_base(&frame) {

@@ -51,8 +51,10 @@ impl Inventory {
 /// Checks structure and returns what is there.
 pub fn check(run: &mut Run) -> Result<Inventory> {
     for (name, slot) in run.repository.slots()? {
-        if let Err(error) = slot {
-            run.trouble(format!("key slot {name}"), &error);
+        match slot {
+            Ok(slot) if slot.repository == run.repository.id() => {}
+            Ok(_) => run.report.notes.push(format!("key slot {name} belongs to another repository; an interrupted init leaves such slots")),
+            Err(error) => run.trouble(format!("key slot {name}"), &error),
         }
     }
     check_records(run)?;

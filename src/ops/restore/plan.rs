@@ -44,13 +44,7 @@ impl Chosen {
 
     /// The selected entries in path order, each with its place. Damage in the catalog is an error in its turn.
     pub fn entries<'a>(&'a self, repository: &Repository) -> Result<impl Iterator<Item = Result<(Entry, Vec<u8>)>> + Send + 'a> {
-        let mut catalog = CatalogReader::open(repository, &self.selection.stored.snapshot)?;
-        if !self.selection.path.is_empty() {
-            // A damaged table of paths only costs time.
-            if catalog.seek(&self.selection.path).is_err() {
-                catalog = CatalogReader::open(repository, &self.selection.stored.snapshot)?;
-            }
-        }
+        let catalog = CatalogReader::open_at(repository, &self.selection.stored.snapshot, &self.selection.path)?;
         Ok(catalog.filter_map(move |entry| match entry {
             Ok(entry) => {
                 let place = self.place(&entry.path, matches!(entry.node, Node::Folder))?;

@@ -1,0 +1,216 @@
+//! This host's index is a cache and only ever a hint: whatever happens to its file, backups and restores stay right.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use snap_backup::backend::{Area, Memory};
+use snap_backup::limits::INDEX_LANES;
+
+use crate::support::*;
+
+/// A repository with two versions of a stream, whose index is in a folder.
+struct Scene {
+    bench: Bench,
+    memory: Memory,
+    folder: tempfile::TempDir,
+    old: Vec<u8>,
+    new: Vec<u8>,
+}
+
+impl Scene {
+    fn new(seed: u64) -> Self {
+        let (mut bench, memory) = Bench::in_memory(seed);
+        let folder = tempfile::tempdir().unwrap();
+        bench.cache = Some(folder.path().to_path_buf());
+        let old = [noise(seed, 200_000), lines(seed, 200_000)].concat();
+        let mut new = old.clone();
+        new.splice(100_000..100_000, noise(seed + 1, 50_000));
+        let scene = Self { bench, memory, folder, old, new };
+        scene.bench.save(&scene.old);
+        scene
+    }
+
+    fn index(&self) -> PathBuf {
+        self.lanes().into_iter().find(|path| path.ends_with("index-0.redb")).expect("an index was written")
+    }
+
+    fn lanes(&self) -> Vec<PathBuf> {
+        let home = fs::read_dir(self.folder.path()).unwrap().next().unwrap().unwrap().path();
+        let mut files: Vec<_> = fs::read_dir(home).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    }
+
+    /// Everything works, and nothing was believed that is not so.
+    fn judge(&self, case: &str) {
+        let first = self.bench.open().snapshots().unwrap().0[0].id.hex();
+        assert!(self.bench.dump(&first).unwrap() == self.old, "{case}");
+        for bytes in [&self.new, &self.old] {
+            self.bench.save(bytes);
+            assert!(self.bench.dump("latest").unwrap() == *bytes, "{case}");
+        }
+        assert_clean(&self.bench.open());
+        // Another host, without any cache, sees the same.
+        let other = self.bench.without_cache();
+        assert!(other.dump("latest~1").unwrap() == self.new && other.dump("latest").unwrap() == self.old, "{case}");
+    }
+}
+
+fn check(case: &str, damage: impl FnOnce(&Scene, &Path)) {
+    let scene = Scene::new(3);
+    damage(&scene, &scene.index());
+    scene.judge(case);
+}
+
+#[test]
+fn an_index_that_is_damaged_is_made_anew() {
+    check("deleted", |_, file| fs::remove_file(file).unwrap());
+    check("folder deleted", |scene, _| fs::remove_dir_all(scene.folder.path()).unwrap());
+    check("empty", |_, file| fs::write(file, b"").unwrap());
+    check("noise", |_, file| fs::write(file, noise(1, 100_000)).unwrap());
+    check("zeros", |_, file| fs::write(file, vec![0; fs::metadata(file).unwrap().len() as usize]).unwrap());
+    check("a folder in its place", |_, file| {
+        fs::remove_file(file).unwrap();
+        fs::create_dir(file).unwrap();
+    });
+    check("a dangling link in its place", |_, file| {
+        fs::remove_file(file).unwrap();
+        std::os::unix::fs::symlink("/no/such/file", file).unwrap();
+    });
+    check("the cache folder is a file", |scene, _| {
+        fs::remove_dir_all(scene.folder.path()).unwrap();
+        fs::write(scene.folder.path(), b"").unwrap();
+    });
+    for part in [1, 2, 3, 5, 7, 9] {
+        check("cut short", |_, file| {
+            let len = fs::metadata(file).unwrap().len();
+            fs::OpenOptions::new().write(true).open(file).unwrap().set_len(len * part / 10).unwrap();
+        });
+    }
+    check("longer", |_, file| {
+        let bytes = [fs::read(file).unwrap(), vec![0xff; 5000]].concat();
+        fs::write(file, bytes).unwrap();
+    });
+}
+
+#[test]
+fn an_index_with_a_flipped_bit_in_any_page_does_no_harm() {
+    let seed = seed("an_index_with_a_flipped_bit_in_any_page_does_no_harm");
+    let mut random = Rng::new(seed);
+    let scene = Scene::new(4);
+    let (state, sound) = (scene.memory.snapshot(), fs::read(scene.index()).unwrap());
+    let pages = sound.chunks(4096).enumerate().filter(|(_, page)| page.iter().any(|byte| *byte != 0));
+    let mut trials: Vec<usize> = Vec::new();
+    for (number, page) in pages {
+        // Where there is something, not in the empty middle of a page.
+        let used: Vec<usize> = (0..page.len()).filter(|at| page[*at] != 0).collect();
+        for _ in 0..3 {
+            trials.push(number * 4096 + used[random.below(used.len() as u64) as usize]);
+        }
+    }
+    println!("{} flips in {} bytes", trials.len(), sound.len());
+    for at in trials {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1 << random.below(8);
+        for lane in scene.lanes() {
+            fs::remove_file(lane).unwrap();
+        }
+        fs::write(scene.folder.path().join(scene.bench.open().id().hex()).join("index-0.redb"), &bytes).unwrap();
+        scene.memory.restore(state.clone());
+        let read = scene.bench.dump("latest").unwrap_or_else(|error| panic!("flip at {at}: {error}"));
+        assert!(read == scene.old, "flip at {at}");
+        scene.bench.save(&scene.new);
+        assert!(scene.bench.dump("latest").unwrap() == scene.new, "flip at {at}");
+        assert!(scene.bench.without_cache().dump("latest").unwrap() == scene.new, "flip at {at}");
+    }
+}
+
+#[test]
+fn an_index_of_another_time_or_place_does_no_harm() {
+    check("another repository's", |_, file| {
+        let other = Scene::new(5);
+        fs::copy(other.index(), file).unwrap();
+    });
+    // A copy from before the last backup, as a restored home folder has.
+    let scene = Scene::new(3);
+    let older = fs::read(scene.index()).unwrap();
+    scene.bench.save(&scene.new);
+    let newer = fs::read(scene.index()).unwrap();
+    fs::write(scene.index(), &older).unwrap();
+    scene.judge("older");
+    // The store went back to before the last backup, the index did not.
+    let scene = Scene::new(3);
+    let state = scene.memory.snapshot();
+    scene.bench.save(&scene.new);
+    scene.memory.restore(state);
+    scene.judge("newer than the store");
+    drop(newer);
+}
+
+/// The index says a chunk is stored, the store has lost its pack: it is stored again.
+#[test]
+fn a_pack_deleted_behind_our_back_is_stored_again() {
+    let scene = Scene::new(6);
+    let packs = |memory: &Memory| memory.places().into_iter().filter(|place| place.area == Area::Packs).collect::<Vec<_>>();
+    for pack in packs(&scene.memory) {
+        let state = scene.memory.snapshot();
+        scene.memory.remove(&pack);
+        let report = scene.bench.save(&scene.old);
+        assert!(report.cost.packs > 0, "{:?}", report.cost);
+        assert!(scene.bench.dump("latest").unwrap() == scene.old);
+        assert!(scene.bench.without_cache().dump("latest").unwrap() == scene.old);
+        scene.memory.restore(state);
+    }
+    for pack in packs(&scene.memory) {
+        scene.memory.remove(&pack);
+    }
+    scene.bench.save(&scene.old);
+    assert!(scene.bench.dump("latest").unwrap() == scene.old);
+}
+
+/// The same with a segment: what only it listed is found by the packs' footers, or stored again.
+#[test]
+fn a_segment_deleted_behind_our_back_does_no_harm() {
+    let scene = Scene::new(7);
+    let segments: Vec<_> = scene.memory.places().into_iter().filter(|place| place.area == Area::Segments).collect();
+    for segment in &segments {
+        scene.memory.remove(segment);
+    }
+    scene.judge("segment deleted");
+}
+
+#[test]
+fn processes_share_a_cache_folder() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    let key = at("key");
+    let snap = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));
+        command.args(args).env_clear().env("SNAP_REPOSITORY", at("r")).env("SNAP_KEY_FILE", &key).env("SNAP_CACHE_DIR", at("cache"));
+        command
+    };
+    assert!(snap(&["init", "-q"]).status().unwrap().success());
+    let data: Vec<Vec<u8>> = (0..4).map(|number| [lines(1, 1_000_000), noise(number, 500_000)].concat()).collect();
+    for round in 0..2 {
+        let mut running = Vec::new();
+        for (number, bytes) in data.iter().enumerate() {
+            fs::write(at(&format!("in{number}")), &bytes[round * 1000..]).unwrap();
+            let name = format!("db{number}");
+            let mut command = snap(&["backup", "--stdin", "--stdin-filename", &name]);
+            command.stdin(fs::File::open(at(&format!("in{number}"))).unwrap()).stdout(Stdio::null());
+            running.push(command.spawn().unwrap());
+        }
+        for child in &mut running {
+            assert!(child.wait().unwrap().success());
+        }
+        for (number, bytes) in data.iter().enumerate() {
+            let found = snap(&["dump", "latest", "--name", &format!("db{number}")]).output().unwrap();
+            assert!(found.stdout == bytes[round * 1000..], "db{number}: {}", String::from_utf8_lossy(&found.stderr));
+        }
+    }
+    assert!(snap(&["check", "--read-data"]).stdout(Stdio::null()).status().unwrap().success());
+    let home = fs::read_dir(at("cache")).unwrap().next().unwrap().unwrap().path();
+    let lanes = fs::read_dir(home).unwrap().count();
+    assert!((1..=INDEX_LANES).contains(&lanes), "{lanes} lanes");
+}

@@ -1,0 +1,12 @@
+//! Behaviour of the whole program, through the operations and through the binary. One binary, so that it links once.
+
+mod support;
+
+mod cache;
+mod cli;
+mod crash;
+mod damage;
+mod determinism;
+mod golden;
+mod round_trip;
+mod tidy;
