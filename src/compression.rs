@@ -72,21 +72,22 @@ impl Compressor {
         Ok(if out.len() + plain.len() / 64 < plain.len() { Codec::Zstd } else { Codec::Stored })
     }
 
-    /// Compresses `plain` against `prefix`: with tables that hold the prefix, which zstd's defaults for a frame's size do not.
+    /// Compresses `plain` against `prefix`: with tables that hold the prefix, which zstd's defaults for a frame's size do not, and
+    /// long matches only, which what has hardly changed is made of.
     pub fn compress_delta(&self, prefix: &[u8], plain: &[u8], out: &mut Vec<u8>) -> Result<()> {
         out.clear();
         out.reserve(zstd_safe::compress_bound(plain.len()));
         let mut context = CCtx::create();
-        let window = (prefix.len() + plain.len()).next_power_of_two().ilog2().clamp(17, 24);
-        let table = window.clamp(17, 20);
+        let window = (prefix.len() + plain.len()).next_power_of_two().ilog2().clamp(18, 24);
         set(
             &mut context,
             &[
                 CParameter::CompressionLevel(self.level.zstd()),
                 CParameter::ContentSizeFlag(false),
                 CParameter::WindowLog(window),
-                CParameter::HashLog(table),
-                CParameter::ChainLog(table),
+                CParameter::HashLog(18),
+                CParameter::ChainLog(17),
+                CParameter::MinMatch(7),
             ],
         )?;
         context.ref_prefix(prefix).map_err(named)?;

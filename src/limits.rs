@@ -22,7 +22,9 @@ pub const FRAME_CHUNKS_MAX: usize = 4096;
 /// Stored bytes a frame's box may have: its plain bytes, table, base and seal.
 pub const FRAME_STORED_BYTES_MAX: usize = 8 << 20;
 /// Plain bytes of old chunks a delta frame may be compressed against.
-pub const DELTA_BASE_BYTES_MAX: usize = 4 << 20;
+pub const DELTA_BASE_BYTES_MAX: usize = 8 << 20;
+/// Plain bytes of old chunks after which a frame that is being gathered takes no more.
+pub const DELTA_PREFIX_BYTES_TARGET: usize = 3 << 20;
 /// Runs in the base of a delta frame.
 pub const DELTA_BASE_RUNS_MAX: usize = 4096;
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::context::Context;
 use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
-use super::{output, show, unlock};
+use super::{json, output, show, unlock};
 use crate::error::{Result, show_bytes};
 use crate::ops::check::{Affected, CheckReport, ReadData, check, check_keyless};
 
@@ -40,11 +40,11 @@ impl Args {
             true => {
                 let store = unlock::store(context)?;
                 unlock::require_manifest(&*store)?;
-                check_keyless(&*store, &Reporter::start(context, Channel::Stdout))?
+                check_keyless(&*store, &Reporter::start(context, Channel::Findings))?
             }
             false => {
                 let repository = unlock::open(context)?;
-                check(&repository, self.part(), &Reporter::start(context, Channel::Stdout))?
+                check(&repository, self.part(), &Reporter::start(context, Channel::Findings))?
             }
         };
         if context.options.json {
@@ -76,14 +76,11 @@ fn parse_subset(text: &str) -> std::result::Result<ReadData, String> {
 }
 
 fn print_json(report: &CheckReport) -> Result<()> {
-    for finding in &report.findings {
-        output::print_json(&json!({ "message_type": "error", "item": finding.object, "message": finding.problem }))?;
-    }
     output::print_json(&json!({
         "message_type": "summary",
         "num_errors": report.findings.len(),
         "findings": report.findings,
-        "affected": report.affected,
+        "affected": report.affected.iter().map(affected_json).collect::<Vec<_>>(),
         "notes": report.notes,
         "snapshots": report.snapshots,
         "packs": report.packs,
@@ -94,10 +91,14 @@ fn print_json(report: &CheckReport) -> Result<()> {
     }))
 }
 
+/// Ranges are pairs of offset and length; without a path the snapshot's list of files is hurt.
+fn affected_json(affected: &Affected) -> serde_json::Value {
+    let path = (!affected.path.is_empty()).then(|| format!("/{}", json::text(&affected.path)));
+    json!({ "snapshot": affected.snapshot, "path": path, "ranges": affected.ranges })
+}
+
+/// What is said after the findings, which were said as they came.
 fn print_text(report: &CheckReport, context: &Context) -> Result<()> {
-    for finding in &report.findings {
-        output::print(&output::harmless(&format!("{}: {}", finding.object, finding.problem)))?;
-    }
     if !report.affected.is_empty() {
         output::print("lost:")?;
     }
@@ -112,7 +113,7 @@ fn print_text(report: &CheckReport, context: &Context) -> Result<()> {
     }
     let read = match report.packs_read {
         0 => String::new(),
-        packs => format!(", read {} of {}", show::count(packs, "pack"), show::size(report.bytes_read)),
+        packs => format!(", read {} ({})", show::count(packs, "pack"), show::size(report.bytes_read)),
     };
     let (snapshots, packs) = (show::count(report.snapshots, "snapshot"), show::count(report.packs, "pack"));
     output::print(&format!("checked {snapshots} and {packs}{read} in {}", show::duration(report.seconds)))?;

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::json;
 
 use super::context::Context;
-use super::output::{Cleaner, complain, complain_as_is, harmless};
+use super::output::{Cleaner, complain, complain_as_is, harmless, without_numbers};
 use crate::error::{Error, Result, StorageErrorKind};
 
 /// How a command that did its work ended.
@@ -45,6 +45,8 @@ const CODES: &[(u8, &str)] = &[
     (130, "interrupted (129 by SIGHUP, 143 by SIGTERM)"),
 ];
 
+/// Codes of making a repository.
+pub const CREATING: &[u8] = &[0, 1, 2, 130];
 /// Codes of every command that opens a repository.
 pub const OPENING: &[u8] = &[0, 1, 2, 10, 11, 12, 20, 130];
 /// Codes of commands that read or write files besides.
@@ -120,15 +122,13 @@ pub fn message(error: &Error) -> String {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         let why = error.to_string();
-        // The number that the standard library adds helps nobody.
-        let why = why.split(" (os error ").next().unwrap_or_default();
-        if !text.ends_with(why) {
+        if !text.ends_with(&why) {
             text.push_str(": ");
-            text.push_str(why);
+            text.push_str(&why);
         }
         cause = error.source();
     }
-    text
+    without_numbers(&text)
 }
 
 fn hint(error: &Error) -> Option<&'static str> {
@@ -141,6 +141,7 @@ fn hint(error: &Error) -> Option<&'static str> {
         Error::Conflict(_) => "run the command again",
         Error::ReadBack(_) => "test the memory (memtest86+) before you trust this machine; nothing was committed",
         Error::EmptyStream { .. } => "if an empty stream is right, say --allow-empty",
+        Error::Command { outcome, .. } if outcome.starts_with("could not be started") => "is it installed, and in the PATH of this user?",
         Error::Command { stderr_tail, .. } if stderr_tail.is_empty() => "the command said nothing on standard error; run it by hand",
         Error::Storage(error) => match error.kind {
             StorageErrorKind::Full => "free some space or raise the quota; what was stored so far is used by the next run",
@@ -177,7 +178,7 @@ const PANICS_KEPT: usize = 8;
 /// Keeps panics from being printed where they happen: the library catches those of damaged index files.
 pub fn record_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let text = panic.payload_as_str().unwrap_or("panic");
+        let text = text_of_panic(panic.payload());
         let place = panic.location().map(|place| format!(" ({}:{})", place.file(), place.line())).unwrap_or_default();
         let mut panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
         if panics.len() < PANICS_KEPT {
@@ -188,8 +189,7 @@ pub fn record_panics() {
 
 fn of_panic(panic: &(dyn Any + Send), context: &Context) -> ExitCode {
     let panics = std::mem::take(&mut *PANICS.lock().unwrap_or_else(PoisonError::into_inner));
-    let fallback = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied()).unwrap_or("panic");
-    let what = if panics.is_empty() { fallback.to_owned() } else { panics.join("; ") };
+    let what = if panics.is_empty() { text_of_panic(panic).to_owned() } else { panics.join("; ") };
     let message = format!("Internal error: {what}; please report this");
     if context.options.json {
         complain_in_json(1, &message, None);
@@ -200,6 +200,11 @@ fn of_panic(panic: &(dyn Any + Send), context: &Context) -> ExitCode {
         complain_as_is(&format!("snap: {}\n", harmless(&message)));
     }
     ExitCode::from(1)
+}
+
+fn text_of_panic(payload: &dyn Any) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("panic")
 }
 
 #[cfg(test)]
@@ -235,6 +240,8 @@ mod tests {
     #[test]
     fn messages_name_their_causes_once() {
         assert_eq!(message(&storage(StorageErrorKind::Full)), "Cannot write pack 12 in /r: No space left on device");
+        let error = Error::Command { program: "x".into(), outcome: "failed: No (os error 2), or so".into(), stderr_tail: Vec::new() };
+        assert_eq!(message(&error), "x failed: No, or so, no snapshot was saved");
         let error = Error::file("open", "/a\x1bb", io::Error::from_raw_os_error(2));
         assert_eq!(message(&error), "Cannot open /a\\u{1b}b: No such file or directory");
         assert_eq!(message(&Error::WrongKey), "Wrong password or key file");

@@ -45,6 +45,16 @@ pub fn harmless(text: &str) -> String {
     safe
 }
 
+/// Without the number that the standard library adds to the system's errors, which helps nobody.
+pub fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let mut kept = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        kept.push_str(part.split_once(')').map_or("", |(_, rest)| rest));
+    }
+    kept
+}
+
 fn push_harmless(text: &mut String, c: char) {
     match c {
         ' '..='~' => text.push(c),

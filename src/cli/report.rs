@@ -25,6 +25,8 @@ const UNKNOWN: u64 = u64::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Channel {
     Stdout,
+    /// Standard output, and problems too without JSON: they are what was asked for.
+    Findings,
     /// Standard output holds data.
     Stderr,
 }
@@ -36,7 +38,8 @@ pub struct Reporter {
 }
 
 struct Shared {
-    json: Option<Channel>,
+    channel: Channel,
+    json: bool,
     bar: Option<ProgressBar>,
     verbose: u8,
     quiet: bool,
@@ -58,7 +61,8 @@ impl Reporter {
         let shares_terminal = channel == Channel::Stderr && std::io::stdout().is_terminal();
         let wants_bar = !options.json && !options.quiet && std::io::stderr().is_terminal() && !shares_terminal;
         let shared = Arc::new(Shared {
-            json: options.json.then_some(channel),
+            channel,
+            json: options.json,
             bar: wants_bar.then(new_bar),
             verbose: options.verbose,
             quiet: options.quiet,
@@ -72,7 +76,7 @@ impl Reporter {
             ended: Mutex::new(false),
             end: Condvar::new(),
         });
-        let wants_status = options.json && !options.quiet && channel == Channel::Stdout;
+        let wants_status = options.json && !options.quiet && channel != Channel::Stderr;
         let ticker = wants_status.then(|| {
             let shared = shared.clone();
             std::thread::spawn(move || shared.tick())
@@ -89,7 +93,7 @@ impl Reporter {
     pub fn stderr_sink(&self) -> StderrSink {
         let shared = self.shared.clone();
         let mut cleaner = Cleaner::default();
-        match shared.json.is_some() || shared.quiet {
+        match shared.json || shared.quiet {
             true => Box::new(|_| {}),
             false => Box::new(move |piece| shared.above_bar(&cleaner.clean(piece))),
         }
@@ -146,18 +150,21 @@ impl Progress for Reporter {
         }
         match shared.json {
             _ if shared.verbose < 2 => {}
-            Some(_) => shared.json_line(&json!({ "message_type": "verbose_status", "action": "at", "item": show(path) })),
-            None => shared.above_bar(&format!("{}\n", show(path))),
+            true => shared.json_line(&json!({ "message_type": "verbose_status", "action": "at", "item": show(path) })),
+            false => shared.above_bar(&format!("{}\n", show(path))),
         }
     }
 
     fn problem(&self, problem: &Problem) {
         let shared = &self.shared;
         shared.problems.fetch_add(1, Ordering::Relaxed);
-        let item = show_bytes(&problem.subject);
-        match shared.json {
-            Some(_) => shared.json_line(&json!({ "message_type": "error", "item": item, "message": problem.message })),
-            None => shared.above_bar(&format!("snap: {item}: {}\n", output::harmless(&problem.message))),
+        let (item, message) = (show_bytes(&problem.subject), output::without_numbers(&problem.message));
+        let line = format!("{item}: {}", output::harmless(&message));
+        match shared.channel {
+            _ if shared.json => shared.json_line(&json!({ "message_type": "error", "item": item, "message": message })),
+            // The summary, which comes last, will see it too if nobody listens.
+            Channel::Findings => shared.without_bar(|| drop(output::print(&line))),
+            _ => shared.above_bar(&format!("snap: {line}\n")),
         }
     }
 
@@ -202,22 +209,25 @@ impl Shared {
 
     /// Nobody can be told if it fails; the summary, which comes last, will see it too.
     fn json_line(&self, value: &serde_json::Value) {
-        match self.json {
-            Some(Channel::Stderr) => output::complain_as_is(&format!("{value}\n")),
+        match self.channel {
+            Channel::Stderr => output::complain_as_is(&format!("{value}\n")),
             _ => drop(output::print_json(value)),
         }
     }
 
     /// Prints to standard error without disturbing the bar.
     fn above_bar(&self, text: &str) {
-        let print = || {
+        self.without_bar(|| {
             let mut stderr = std::io::stderr().lock();
             let _ = stderr.write_all(text.as_bytes());
             // The bar begins its own line.
             if self.bar.is_some() && !text.ends_with('\n') {
                 let _ = stderr.write_all(b"\n");
             }
-        };
+        });
+    }
+
+    fn without_bar(&self, print: impl FnOnce()) {
         match &self.bar {
             Some(bar) => bar.suspend(print),
             None => print(),
@@ -228,6 +238,7 @@ impl Shared {
 fn new_bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     bar.set_style(style(false));
+    bar.set_prefix(name(Stage::Opening));
     bar.enable_steady_tick(BAR_INTERVAL);
     bar
 }

@@ -82,8 +82,12 @@ impl Args {
             print_json(&report, id, options.dry_run)?;
         } else if !context.options.quiet {
             output::print(&text(&report, &options))?;
-            let verb = if options.dry_run { "dry run: nothing was written; snapshot" } else { "restored snapshot" };
-            output::print(&format!("{verb} {} to {}", id.short(), show_path(&self.target)))?;
+            let (id, target) = (id.short(), show_path(&self.target));
+            output::print(&match (options.dry_run, report.problems) {
+                (true, _) => "dry run: nothing was written".into(),
+                (false, 0) => format!("snapshot {id} restored to {target}"),
+                (false, _) => format!("snapshot {id} restored in part to {target}"),
+            })?;
         }
         if report.problems > 0 && !context.options.json {
             let paths = show::count(report.problems, "path");
@@ -114,14 +118,18 @@ impl Args {
 }
 
 fn text(report: &RestoreReport, options: &RestoreOptions) -> String {
-    let rate = show::rate(report.bytes_restored, report.seconds);
-    let (size, time) = (show::size(report.bytes_restored), show::duration(report.seconds));
-    let mut lines = vec![
-        format!("written   {} in {}, {time} ({rate})", size, show::count(report.files_restored, "file")),
-        format!("as before {}, {} left alone", show::count(report.files_unchanged, "file"), report.files_skipped),
-        format!("besides   {}, {} links and others", show::count(report.folders, "folder"), report.others),
-    ];
-    if options.verify {
+    let (size, files) = (show::size(report.bytes_restored), show::count(report.files_restored, "file"));
+    let mut lines = vec![match options.dry_run {
+        true => format!("to write  {files}"),
+        false => format!(
+            "written   {size} in {files}, {} ({})",
+            show::duration(report.seconds),
+            show::rate(report.bytes_restored, report.seconds)
+        ),
+    }];
+    lines.push(format!("as before {}, {} left alone", show::count(report.files_unchanged, "file"), report.files_skipped));
+    lines.push(format!("besides   {}, {}", show::count(report.folders, "folder"), show::count(report.others, "other")));
+    if options.verify && !options.dry_run {
         lines.push(format!("verified  {}", show::count(report.files_verified, "file")));
     }
     lines.join("\n")

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use rustix::process::Signal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::output::complain_as_is;
+
 /// Whether, and by which signal, the user asked to stop.
 pub struct Signals {
     interrupted: Arc<AtomicBool>,
@@ -27,12 +29,19 @@ impl Signals {
             let (interrupted, received) = (signals.interrupted.clone(), signals.received.clone());
             std::thread::spawn(move || {
                 for signal in incoming.forever() {
+                    // The cursor may stand in a progress bar.
+                    let tell = |text: &str| {
+                        if std::io::stderr().is_terminal() {
+                            complain_as_is(text)
+                        }
+                    };
                     if interrupted.swap(true, Ordering::Relaxed) {
+                        tell("\n");
                         std::process::exit(128 + signal);
                     }
                     received.store(signal, Ordering::Relaxed);
-                    if signal == SIGINT && std::io::stderr().is_terminal() {
-                        super::output::complain("stopping; press Ctrl-C again to stop at once");
+                    if signal == SIGINT {
+                        tell("\nsnap: stopping; press Ctrl-C again to stop at once\n");
                     }
                 }
             });

@@ -5,50 +5,23 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::json;
-
 use super::context::{Context, Environment, Options};
-use super::exit::{self, Outcome};
+use super::input;
 use super::secret::{self, Purpose, only_one};
-use super::{input, output};
 use crate::backend::{Backend, Local, Place};
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::limits::*;
 use crate::repo::{Opening, Repository};
 use crate::world::World;
 
-/// Make a new repository
-///
-/// Makes a repository in an empty or missing folder. You choose how it is locked: with a password (from --password-file,
-/// --password-command, SNAP_PASSWORD, or typed twice) or with a key file. With --key-file and no such file, a new one is
-/// made. There is no way in without the password or key file, so keep a copy of it somewhere else.
-#[derive(clap::Args)]
-#[command(after_long_help = exit::help(EXAMPLES, exit::OPENING))]
-pub struct InitArgs {}
-
-const EXAMPLES: &str = "
-  snap init -r /srv/backup
-  snap init -r /srv/backup --password-file /root/snap.password
-  snap init -r /srv/backup --key-file /root/snap.key";
-
-impl InitArgs {
-    pub fn run(self, context: &Context) -> Result<Outcome> {
-        let repository = create(context, store(context)?)?;
-        if context.options.json {
-            let id = repository.id().hex();
-            output::print_json(&json!({ "message_type": "initialized", "id": id, "repository": repository.location() }))?;
-        } else if !context.options.quiet {
-            let location = output::harmless(&repository.location());
-            output::print(&format!("repository {} created at {location}", repository.id().short()))?;
-            output::print("Keep the password or key file safe, and a copy elsewhere: without it nothing can be restored.")?;
-        }
-        Ok(Outcome::Done)
-    }
-}
-
 /// Opens the repository.
 pub fn open(context: &Context) -> Result<Repository> {
     open_store(context, store(context)?)
+}
+
+/// Makes the repository.
+pub fn create(context: &Context) -> Result<Repository> {
+    create_in(context, store(context)?)
 }
 
 /// Opens the repository, or makes one if there is none.
@@ -56,7 +29,7 @@ pub fn open_or_create(context: &Context) -> Result<Repository> {
     let store = store(context)?;
     match has_manifest(&*store)? {
         true => open_store(context, store),
-        false => create(context, store),
+        false => create_in(context, store),
     }
 }
 
@@ -72,7 +45,7 @@ fn open_store(context: &Context, store: Arc<dyn Backend>) -> Result<Repository> 
     Repository::open(store, opening(context, secret))
 }
 
-fn create(context: &Context, store: Arc<dyn Backend>) -> Result<Repository> {
+fn create_in(context: &Context, store: Arc<dyn Backend>) -> Result<Repository> {
     // Before a key file is made.
     if has_manifest(&*store)? {
         return Err(Error::AlreadyThere { location: store.location(), what: "a repository" });

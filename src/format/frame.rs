@@ -137,7 +137,7 @@ pub struct BaseRun {
     pub count: u32,
 }
 
-/// The old chunks a delta frame is compressed against, in the order of the zstd prefix.
+/// The old chunks a delta frame is compressed against, in the order of the zstd prefix; one named twice is in the prefix once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Base(pub Vec<BaseRun>);
 

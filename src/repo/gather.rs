@@ -4,7 +4,7 @@
 //! Until then a recipe refers to the open frame through its slot. Everything here happens in order on one thread, so a recipe does
 //! not depend on how many threads compress.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, OnceLock};
 
@@ -59,6 +59,7 @@ struct OpenFrame {
     table: ChunkTable,
     plain: Vec<u8>,
     base: Base,
+    base_chunks: HashSet<(FrameId, u32)>,
     base_bytes: usize,
 }
 
@@ -124,6 +125,7 @@ impl Gather {
             table: ChunkTable::default(),
             plain: Vec::with_capacity(FRAME_BYTES_MAX),
             base: Base::default(),
+            base_chunks: HashSet::new(),
             base_bytes: 0,
         });
         let ordinal = open.table.len() as u32;
@@ -139,20 +141,19 @@ impl Gather {
         self.open.as_ref().is_some_and(|open| open.plain.len() >= FRAME_BYTES_TARGET || open.table.len() >= FRAME_CHUNKS_MAX)
     }
 
-    /// Says that from chunk `at` of the open frame on, new chunks stand where these old ones stood.
-    /// Ignored if `frame` is not the open one any more. `bytes` is what the run is long.
+    /// Says that from chunk `at` of the open frame on, new chunks stand where these old ones stood. Chunks named before are named
+    /// again, so that a later version knows what each stood for, but are in the prefix once.
+    /// Ignored if `frame` is not the open one any more. `bytes` is about what one chunk of the run is long.
     pub fn add_base(&mut self, frame: &FrameRef, run: BaseRun, bytes: usize) {
         let Some(open) = &mut self.open else { return };
         let is_open = matches!(frame, FrameRef::Fresh(slot) if Arc::ptr_eq(slot, &open.slot));
         let runs = &mut open.base.0;
-        let known = runs
-            .iter()
-            .any(|known| known.frame == run.frame && known.first <= run.first && run.first + run.count <= known.first + known.count);
         let in_order = runs.last().is_none_or(|last| last.at <= run.at);
-        if !is_open || known || !in_order || open.base_bytes + bytes > DELTA_BASE_BYTES_MAX || runs.len() >= DELTA_BASE_RUNS_MAX {
+        if !is_open || !in_order || open.base_bytes >= DELTA_PREFIX_BYTES_TARGET || runs.len() >= DELTA_BASE_RUNS_MAX {
             return;
         }
-        open.base_bytes += bytes;
+        let fresh = (run.first..run.first + run.count).filter(|&ordinal| open.base_chunks.insert((run.frame, ordinal))).count();
+        open.base_bytes += fresh * bytes;
         match runs.last_mut() {
             Some(last) if last.at == run.at && last.frame == run.frame && last.first + last.count == run.first => last.count += run.count,
             _ => runs.push(run),

@@ -4,7 +4,7 @@
 //! all fail, its chunks are looked for in other frames, and those that are nowhere are marked lost. Fetching is batch by batch: a
 //! batch's frames are decoded in parallel on a thread of its own while the batch before is used; the order never changes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, TryLockError};
 
 use lru::LruCache;
@@ -228,15 +228,16 @@ impl Reader {
         Ok(())
     }
 
-    /// The old chunks of a base, end to end.
+    /// The old chunks of a base, end to end, each once.
     pub fn prefix(&self, base: &Base) -> Result<Vec<u8>> {
         let mut prefix = Vec::new();
+        let mut seen = HashSet::new();
         for run in &base.0 {
             let frame = self.base_frame(&run.frame)?;
-            let run = Run { frame: run.frame, first: run.first, count: run.count };
-            let bytes =
-                frame.chunks(&run).ok_or_else(|| Error::damaged(format!("frame {}", run.frame), "a chunk of a base is not there"))?;
-            prefix.extend_from_slice(bytes);
+            for ordinal in (run.first..run.first + run.count).filter(|&ordinal| seen.insert((run.frame, ordinal))) {
+                let lost = || Error::damaged(format!("frame {}", run.frame), "a chunk of a base is not there");
+                prefix.extend_from_slice(frame.chunk(ordinal as usize).ok_or_else(lost)?);
+            }
             if prefix.len() > DELTA_BASE_BYTES_MAX {
                 return Err(Error::damaged(format!("frame {}", run.frame), "a base is beyond the limit"));
             }

@@ -47,7 +47,29 @@ impl OpenRecipe {
 struct Gap {
     frame: FrameRef,
     ordinal: u32,
-    count: usize,
+    /// Lengths in bytes.
+    lens: Vec<usize>,
+}
+
+impl Gap {
+    /// For each old chunk, which of the new chunks stands where its middle stood, if both stretches were equally long.
+    fn places(&self, old: &[OldChunk]) -> Vec<u32> {
+        let total_new: usize = self.lens.iter().sum();
+        let total_old: usize = old.iter().map(OldChunk::len).sum();
+        let mut before = 0;
+        let mut place = 0;
+        let mut end = self.lens[0];
+        let place_of = |chunk: &OldChunk| {
+            let middle = (before + chunk.len() / 2) as u64 * total_new as u64 / total_old as u64;
+            before += chunk.len();
+            while end as u64 <= middle && place + 1 < self.lens.len() {
+                place += 1;
+                end += self.lens[place];
+            }
+            self.ordinal + place as u32
+        };
+        old.iter().map(place_of).collect()
+    }
 }
 
 /// The chunks of one stream, in order.
@@ -122,8 +144,8 @@ impl Stream {
     fn add_new(&mut self, writer: &mut Writer, id: ChunkId, bytes: &[u8]) -> (FrameRef, u32) {
         let (frame, ordinal) = writer.gather(self.kind).add(id, bytes);
         match &mut self.gap {
-            Some(gap) if gap.frame.is(&frame) => gap.count += 1,
-            gap => *gap = Some(Gap { frame: frame.clone(), ordinal, count: 1 }),
+            Some(gap) if gap.frame.is(&frame) => gap.lens.push(bytes.len()),
+            gap => *gap = Some(Gap { frame: frame.clone(), ordinal, lens: vec![bytes.len()] }),
         }
         (frame, ordinal)
     }
@@ -133,15 +155,18 @@ impl Stream {
     fn settle_gap(&mut self, writer: &mut Writer, distance: Option<i64>) {
         let gap = self.gap.take();
         let Some(cursor) = &mut self.cursor else { return };
-        let count = gap.as_ref().map_or(0, |gap| gap.count);
+        let count = gap.as_ref().map_or(0, |gap| gap.lens.len());
         let old = match distance {
             Some(ahead @ 0..) => cursor.advance(ahead as usize),
             Some(back) => cursor.go_back(back.unsigned_abs(), count),
             None => cursor.advance(count),
         };
         let Some(gap) = gap else { return };
-        for chunk in old {
-            add_base(writer, self.kind, &gap, &chunk);
+        for (chunk, at) in old.iter().zip(gap.places(&old)) {
+            for (frame, first, count) in chunk.as_base() {
+                // A stand-in's chunks are about as long as the chunk they stand for.
+                writer.gather(self.kind).add_base(&gap.frame, BaseRun { at, frame, first, count }, chunk.len());
+            }
         }
     }
 
@@ -178,14 +203,6 @@ impl Stream {
         self.spill(writer, true)?;
         let inner = self.spilled.expect("a long recipe was spilled").finish(writer)?;
         Ok(OpenRecipe { depth: inner.depth + 1, runs: inner.runs })
-    }
-}
-
-fn add_base(writer: &mut Writer, kind: Kind, gap: &Gap, old: &OldChunk) {
-    for (frame, first, count) in old.as_base() {
-        let run = BaseRun { at: gap.ordinal, frame, first, count };
-        // A stand-in's chunks are about as long as the chunk they stand for.
-        writer.gather(kind).add_base(&gap.frame, run, old.len());
     }
 }
 
