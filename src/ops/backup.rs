@@ -19,7 +19,7 @@ use crate::error::{Error, Result, show};
 use crate::format::entry::{Entry, Flaw, Meta, Node, Time, path_order};
 use crate::format::recipe::Recipe;
 use crate::format::snapshot::{Snapshot, SourceKind, Totals};
-use crate::id::SnapshotId;
+use crate::id::{ContentHash, SnapshotId};
 use crate::limits::*;
 use crate::progress::{Progress, Stage};
 use crate::repo::{
@@ -126,7 +126,11 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
     totals.bytes_new = cost.bytes_new;
     totals.bytes_stored = cost.stored();
 
-    let unchanged = older.is_some_and(|older| is_same(&written, older));
+    // A stream's entry carries the time of its backup, so its content is what counts.
+    let unchanged = match subject.kind {
+        SourceKind::Stream => totals.files_unmodified == 1,
+        SourceKind::Tree => older.is_some_and(|older| is_same(&written, older)),
+    };
     let mut report = BackupReport {
         snapshot: None,
         parent: parent.as_ref().map(|parent| parent.id),
@@ -215,7 +219,14 @@ struct Known {
     /// Files changed at or after this may change again within the same tick of the clock.
     settled_before: Time,
     force: bool,
-    older: Mutex<HashMap<Vec<u8>, Recipe>>,
+    /// Older contents of paths that are read.
+    older: Mutex<HashMap<Vec<u8>, Older>>,
+}
+
+/// What a path's content was.
+struct Older {
+    recipe: Recipe,
+    hash: ContentHash,
 }
 
 struct ParentEntries {
@@ -238,7 +249,7 @@ impl Known {
                 SourceKind::Tree => entries = Some(Mutex::new(ParentEntries { catalog: catalog.peekable() })),
                 // The one entry of a stream; found whatever it was called then.
                 SourceKind::Stream => {
-                    older.extend(catalog.next().and_then(Result::ok).and_then(|entry| Some((Vec::new(), recipe_of(&entry)?))))
+                    older.extend(catalog.next().and_then(Result::ok).and_then(|entry| Some((Vec::new(), Older::of(&entry)?))))
                 }
             }
         }
@@ -260,14 +271,23 @@ impl Known {
         if same && !self.force && self.stock.covers(&content.recipe) {
             return Some(KnownFile { content: content.clone(), xattrs: old.meta.xattrs });
         }
-        self.older.lock().expect("no panic holds it").insert(entry.path.clone(), content.recipe.clone());
+        self.older
+            .lock()
+            .expect("no panic holds it")
+            .insert(entry.path.clone(), Older { recipe: content.recipe.clone(), hash: content.hash });
         None
     }
 
-    /// Where the older bytes of a path that was read are.
+    /// Where the older bytes of a path that is read are.
     fn older(&self, path: &[u8]) -> Option<Recipe> {
+        let older = self.older.lock().expect("no panic holds it");
+        older.get(path).or_else(|| older.get(&[][..])).map(|older| older.recipe.clone())
+    }
+
+    /// What the content of a path that was read had been; asked once.
+    fn older_hash(&self, path: &[u8]) -> Option<ContentHash> {
         let mut older = self.older.lock().expect("no panic holds it");
-        older.remove(path).or_else(|| older.remove(&[][..]))
+        older.remove(path).or_else(|| older.remove(&[][..])).map(|older| older.hash)
     }
 }
 
@@ -287,10 +307,12 @@ impl ParentEntries {
     }
 }
 
-fn recipe_of(entry: &Entry) -> Option<Recipe> {
-    match &entry.node {
-        Node::File { content: Some(content) } => Some(content.recipe.clone()),
-        _ => None,
+impl Older {
+    fn of(entry: &Entry) -> Option<Self> {
+        match &entry.node {
+            Node::File { content: Some(content) } => Some(Self { recipe: content.recipe.clone(), hash: content.hash }),
+            _ => None,
+        }
     }
 }
 
@@ -350,7 +372,10 @@ impl Run<'_> {
                 if self.progress.interrupted() {
                     return Err(Error::Interrupted);
                 }
-                for ingested in ingest.slab(self.writer, &mut slab)? {
+                let bytes = slab.input_bytes();
+                let done = ingest.slab(self.writer, &mut slab)?;
+                self.progress.bytes(bytes);
+                for ingested in done {
                     self.take(ingested)?;
                 }
                 // The reader may have ended already.
@@ -377,15 +402,17 @@ impl Run<'_> {
             Node::File { content } => {
                 totals.files += 1;
                 totals.bytes += content.as_ref().map_or(pending.bytes_read, |content| content.stored_len());
-                match pending.known {
-                    true => totals.files_unmodified += 1,
-                    false => totals.files_new += 1,
+                let older = self.known.older_hash(&pending.entry.path);
+                match older {
+                    _ if pending.known => totals.files_unmodified += 1,
+                    None => totals.files_new += 1,
+                    older if older == pending.content_hash() => totals.files_unmodified += 1,
+                    Some(_) => totals.files_changed += 1,
                 }
             }
             Node::Folder => totals.folders += 1,
             _ => totals.others += 1,
         }
-        self.progress.bytes(pending.bytes_read);
         self.progress.files(1);
         self.catalog.add(self.writer, pending)
     }

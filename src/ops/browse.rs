@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::backend::{Area, Place};
 use crate::error::{Error, Result, show_bytes};
-use crate::format::entry::Entry;
+use crate::format::entry::{Entry, Node};
 use crate::format::segment::Segment;
 use crate::format::slot::Method;
 use crate::id::ObjectName;
@@ -27,7 +27,9 @@ pub fn list(repository: &Repository, selection: &Selection, recursive: bool, eac
             continue;
         };
         met = true;
-        if recursive || !below.contains(&b'/') {
+        // A folder's own line is not one of its entries.
+        let is_top = below.is_empty() && matches!(entry.node, Node::Folder);
+        if recursive || !is_top && !below.contains(&b'/') {
             each(&entry)?;
         }
     }

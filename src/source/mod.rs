@@ -81,6 +81,12 @@ impl Slab {
         self.events.clear();
     }
 
+    /// Bytes of input laid into it.
+    pub fn input_bytes(&self) -> u64 {
+        let len = |event: &Event| if let Event::Bytes { range } = event { range.len() as u64 } else { 0 };
+        self.events.iter().map(len).sum()
+    }
+
     /// Bytes that may still be added.
     pub fn room(&self) -> usize {
         self.bytes.len() - self.filled
