@@ -52,7 +52,11 @@ impl Args {
         } else {
             print_text(&report, context)?;
         }
-        Ok(if report.findings.is_empty() { Outcome::Done } else { Outcome::Damaged })
+        Ok(match (report.findings.is_empty(), report.unsupported.is_empty()) {
+            (true, true) => Outcome::Done,
+            (true, false) => Outcome::Unjudged,
+            (false, _) => Outcome::Damaged,
+        })
     }
 
     fn part(&self) -> ReadData {
@@ -80,6 +84,7 @@ fn print_json(report: &CheckReport) -> Result<()> {
         "message_type": "summary",
         "num_errors": report.findings.len(),
         "findings": report.findings,
+        "unsupported": report.unsupported,
         "affected": report.affected.iter().map(affected_json).collect::<Vec<_>>(),
         "notes": report.notes,
         "snapshots": report.snapshots,
@@ -118,6 +123,9 @@ fn print_text(report: &CheckReport, context: &Context) -> Result<()> {
     let (snapshots, packs) = (show::count(report.snapshots, "snapshot"), show::count(report.packs, "pack"));
     output::print(&format!("checked {snapshots} and {packs}{read} in {}", show::duration(report.seconds)))?;
     output::print(&match report.findings.len() {
+        0 if !report.unsupported.is_empty() => {
+            format!("{} could not be checked by this version", show::count(report.unsupported.len() as u64, "object"))
+        }
         0 => "no errors were found".into(),
         number => format!("{} found", show::count(number as u64, "problem")),
     })

@@ -19,6 +19,8 @@ pub enum Outcome {
     Incomplete,
     /// Stored data is damaged.
     Damaged,
+    /// Something a newer version wrote could not be judged.
+    Unjudged,
 }
 
 impl Outcome {
@@ -27,6 +29,7 @@ impl Outcome {
             Self::Done => 0,
             Self::Incomplete => 3,
             Self::Damaged => 20,
+            Self::Unjudged => 1,
         }
     }
 }

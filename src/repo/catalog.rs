@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Repository;
-use super::reader::{ByteStream, Reader};
+use super::reader::Reader;
+use super::runs::ByteStream;
 use super::stream::{MetaStream, OpenRecipe};
 use super::writer::Writer;
 use crate::error::{Error, Result, show_bytes};

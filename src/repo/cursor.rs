@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::gather::ChunkMap;
-use super::reader::Runs;
+use super::runs::Runs;
 use super::stock::Stock;
 use crate::format::frame::{BaseRun, FrameRecord};
 use crate::format::recipe::Run;

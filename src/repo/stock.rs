@@ -9,7 +9,8 @@ use lru::LruCache;
 
 use super::cursor::Cursor;
 use super::locate::{Locator, Presence};
-use super::reader::{Reader, Runs};
+use super::reader::Reader;
+use super::runs::Runs;
 use crate::format::frame::FrameRecord;
 use crate::format::recipe::{Recipe, Run};
 use crate::id::{ChunkId, FrameId, ObjectName};
