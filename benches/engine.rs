@@ -15,7 +15,7 @@ use snap_backup::format::envelope::Kind;
 use snap_backup::format::frame::{ChunkTable, Codec, FrameRecord};
 use snap_backup::format::manifest::ChunkerParameters;
 use snap_backup::format::pack::FRAMES_START;
-use snap_backup::format::segment::{FrameEntry, PackRecord, Segment};
+use snap_backup::format::segment::{PackRecord, Segment};
 use snap_backup::id::{ChunkId, ObjectName, RepositoryId};
 use snap_backup::index::{Index, Scope};
 use snap_backup::limits::FRAME_BYTES_TARGET;
@@ -182,18 +182,17 @@ mod index {
 
     fn filled(home: &std::path::Path) -> Index {
         let index = Index::open(Some(home), RepositoryId([2; 16]));
-        let mut records: Vec<Arc<FrameRecord>> = Vec::new();
+        let mut frames: Vec<FrameRecord> = Vec::new();
         for first in (0..CHUNKS).step_by(CHUNKS_A_FRAME) {
             let mut table = ChunkTable::default();
             (first..first + CHUNKS_A_FRAME).for_each(|number| table.push(id(number as u64), 16 << 10));
-            let offset = records.last().map_or(FRAMES_START, |last| last.end());
+            let offset = frames.last().map_or(FRAMES_START, FrameRecord::end);
             let id = keys().frame_id(&table);
-            records.push(Arc::new(FrameRecord { id, offset, stored_len: 1000, codec: Codec::Zstd, table, present: None, base: None }));
+            frames.push(FrameRecord { id, offset, stored_len: 1000, codec: Codec::Zstd, table, present: None, base: None });
         }
-        let frames = records.iter().map(|record| FrameEntry::of(record)).collect();
         let packs = vec![PackRecord { name: ObjectName([3; 32]), kind: Kind::DataPack, size: 1 << 20, frames }];
         let segment = Segment { replaces: Vec::new(), packs };
-        index.merge(&[(ObjectName([4; 32]), segment)], Scope::Chunks, &|_| records.clone()).unwrap();
+        index.merge(&[(ObjectName([4; 32]), segment)], Scope::Chunks).unwrap();
         index
     }
 

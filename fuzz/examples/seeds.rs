@@ -13,7 +13,7 @@ use snap_backup::format::manifest::{ChunkerParameters, Manifest};
 use snap_backup::format::pack::{FRAMES_START, encode_frames, encode_trailer};
 use snap_backup::format::recipe::{Recipe, Run, encode_block};
 use snap_backup::format::record::Record;
-use snap_backup::format::segment::{FrameEntry, PackRecord, Segment};
+use snap_backup::format::segment::{PackRecord, Segment};
 use snap_backup::format::slot::{Method, Slot};
 use snap_backup::format::snapshot::{RecipeText, Snapshot, SourceKind, Totals};
 use snap_backup::id::*;
@@ -84,16 +84,14 @@ fn frames() {
     for shape in 0..4 {
         let offset = list.last().map_or(FRAMES_START, FrameRecord::end);
         let record = frame(offset, shape);
-        let mut bytes = vec![record.seal_info().flags, record.codec as u8];
-        bytes.put_bytes(&record.encode_box(b"compressed"));
-        seed("frame", ["plain", "thinned", "delta", "thinned-delta"][usize::from(shape)], &bytes);
+        let name = ["plain", "thinned", "delta", "thinned-delta"][usize::from(shape)];
+        seed("frame", name, &encode_frames(std::slice::from_ref(&record)));
         list.push(record);
     }
     seed("pack", "footer", &encode_frames(&list));
     seed("pack", "trailer", &encode_trailer(1234));
-    let frames = list.iter().map(FrameEntry::of).collect();
     let pack = |name, kind, frames| PackRecord { name: ObjectName([name; 32]), kind, size: 12345, frames };
-    let packs = vec![pack(1, Kind::DataPack, frames), pack(2, Kind::CatalogPack, Vec::new())];
+    let packs = vec![pack(1, Kind::DataPack, list), pack(2, Kind::CatalogPack, Vec::new())];
     seed("segment", "two-packs", &Segment { replaces: Vec::new(), packs }.encode());
     seed("segment", "replaces", &Segment { replaces: vec![ObjectName([7; 32]), ObjectName([8; 32])], packs: Vec::new() }.encode());
 }

@@ -1,25 +1,43 @@
-//! The opened box of a frame: table, bitmap, base. The first byte is the flags, the second the codec.
+//! What is said of frames: tables, bitmaps, bases. A list of frames is how a pack's footer and an index segment hold it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use snap_backup::format::frame::{Codec, FrameRecord, decode_box, is_known_flags};
-use snap_backup::id::FrameId;
-use snap_backup::limits::{FRAME_BYTES_MAX, FRAME_CHUNKS_MAX};
+use snap_backup::format::codec::Reader;
+use snap_backup::format::frame::{ChunkTable, is_known_flags};
+use snap_backup::format::pack::{decode_frames, encode_frames};
+use snap_backup::limits::{DELTA_BASE_RUNS_MAX, FRAME_BYTES_MAX, FRAME_CHUNKS_MAX, FRAME_STORED_BYTES_MAX};
 
 fuzz_target!(|bytes: &[u8]| {
-    let [flags, codec, plain @ ..] = bytes else { return };
-    let Ok(codec) = Codec::from_byte(*codec) else { return };
-    let Ok(opened) = decode_box(plain, *flags) else { return };
-    assert!(is_known_flags(*flags));
-    assert!(!opened.table.is_empty() && opened.table.len() <= FRAME_CHUNKS_MAX);
-    assert!(opened.table.plain_len() <= FRAME_BYTES_MAX);
-    let id = FrameId([7; 32]);
-    let (table, present, base) = (opened.table.clone(), opened.present.clone(), opened.base.clone());
-    let record = FrameRecord { id, offset: 99, stored_len: plain.len() as u32, codec, table, present, base };
-    assert_eq!(record.seal_info().flags, *flags);
-    assert_eq!(record.is_delta(), record.seal_info().is_delta());
-    assert!(record.present_len() <= record.table.plain_len());
-    assert!(!record.has(record.table.len()));
-    let again = record.encode_box(opened.compressed);
-    assert_eq!(decode_box(&again, *flags).unwrap(), opened);
+    let mut reader = Reader::new(bytes);
+    let Ok(frames) = decode_frames(&mut reader) else { return };
+    for frame in &frames {
+        let table = &frame.table;
+        assert!(!table.is_empty() && table.len() <= FRAME_CHUNKS_MAX && table.lens().len() == table.len());
+        assert!(table.plain_len() <= FRAME_BYTES_MAX && frame.stored_len as usize <= FRAME_STORED_BYTES_MAX);
+        // The frame's id is a hash of these bytes, so a table has one encoding.
+        let mut encoded = Vec::new();
+        table.encode(&mut encoded);
+        assert_eq!(ChunkTable::decode(&mut Reader::new(&encoded)).unwrap(), *table);
+        assert!(bytes.windows(encoded.len()).any(|window| window == encoded));
+        let info = frame.seal_info();
+        assert!(is_known_flags(info.flags));
+        assert_eq!(info.is_delta(), frame.is_delta());
+        assert_eq!(info.plain_len as usize, frame.present_len());
+        assert!(frame.present_len() <= table.plain_len() && !frame.has(table.len()));
+        assert!(frame.present.is_some() || frame.present_len() == table.plain_len());
+        if let Some(base) = &frame.base {
+            assert!(!base.0.is_empty() && base.0.len() <= DELTA_BASE_RUNS_MAX);
+            assert!(base.0.is_sorted_by_key(|run| run.at));
+            for run in &base.0 {
+                assert!((run.at as usize) < table.len() && run.count > 0);
+                assert!((run.first + run.count) as usize <= FRAME_CHUNKS_MAX);
+            }
+        }
+    }
+    let again = encode_frames(&frames);
+    assert_eq!(decode_frames(&mut Reader::new(&again)).unwrap(), frames);
+    // A base may name its frames in another order, or in vain; nothing else is written in two ways.
+    if frames.iter().all(|frame| !frame.is_delta()) {
+        assert_eq!(again, bytes[..reader.position()]);
+    }
 });
