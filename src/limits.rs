@@ -19,7 +19,7 @@ pub const FRAME_BYTES_TARGET: usize = 1 << 20;
 pub const FRAME_BYTES_MAX: usize = FRAME_BYTES_TARGET + CHUNK_BYTES_MAX;
 /// Chunks a frame may hold (many tiny files).
 pub const FRAME_CHUNKS_MAX: usize = 4096;
-/// Stored bytes a frame's box may have: its plain bytes, table, base and seal.
+/// Stored bytes a frame's box may have: its bytes and seal.
 pub const FRAME_STORED_BYTES_MAX: usize = 8 << 20;
 /// Plain bytes of old chunks a delta frame may be compressed against.
 pub const DELTA_BASE_BYTES_MAX: usize = 8 << 20;
