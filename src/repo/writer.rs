@@ -84,13 +84,12 @@ pub struct Writer {
     upload_totals: Arc<UploadTotals>,
     sealer_totals: Arc<SealerTotals>,
     stored: Arc<Mutex<HashSet<ObjectName>>>,
-    epoch: u64,
 }
 
 impl Writer {
-    /// Reads the epoch and the condemned lists, then the index, and starts the threads.
+    /// Reads the condemned lists, then the index, and starts the threads.
     pub fn start(repository: &Repository, options: WriterOptions) -> Result<Self> {
-        let (epoch, condemned) = collection_state(repository)?;
+        let condemned = condemned_packs(repository)?;
         let locator = repository.locator()?.clone();
         locator.refresh(Scope::Chunks)?;
         let reader = repository.reader()?.clone();
@@ -139,7 +138,6 @@ impl Writer {
             upload_totals,
             sealer_totals,
             stored,
-            epoch,
         })
     }
 
@@ -201,9 +199,9 @@ impl Writer {
             delta_plain_bytes: self.sealer_totals.delta_plain_bytes.load(Ordering::Relaxed),
             delta_stored_bytes: self.sealer_totals.delta_stored_bytes.load(Ordering::Relaxed),
         };
-        let own = std::mem::take(&mut *self.stored.lock().expect("no panic holds it"));
-        let reused = self.stock.relied_on().difference(&own).copied().collect();
-        Ok((cost, Reliance { epoch: self.epoch, reused, own }))
+        let mut packs = std::mem::take(&mut *self.stored.lock().expect("no panic holds it"));
+        packs.extend(self.stock.relied_on());
+        Ok((cost, Reliance { packs }))
     }
 
     /// Hangs up, waits for all threads, and returns the first failure.
@@ -260,38 +258,35 @@ fn spawn_uploader(uploader: Uploader, packs: Receiver<ClosedPack>, failure: Fail
     })
 }
 
-/// The packs a snapshot relies on.
+/// The packs a snapshot relies on: those of its own run too, which nothing refers to before the snapshot is listed.
 pub struct Reliance {
-    epoch: u64,
-    reused: HashSet<ObjectName>,
-    /// Stored by its own run. Nothing refers to them before the snapshot is listed, so a collector may take them for garbage.
-    own: HashSet<ObjectName>,
+    packs: HashSet<ObjectName>,
 }
 
 impl Reliance {
     /// After the snapshot is listed: fails if a collector has meanwhile condemned or removed what the snapshot relies on.
-    ///
-    /// What was there at the start must still be listed. A listing may lag behind what this run stored, so of that it is asked only
-    /// if a collection has ended since the run began.
     pub fn verify(&self, repository: &Repository) -> Result<()> {
-        let (epoch, condemned) = collection_state(repository)?;
+        let condemned = condemned_packs(repository)?;
         let listed: HashSet<ObjectName> = repository.locator()?.list(Area::Packs)?.into_iter().map(|(name, _)| name).collect();
-        let must_be_listed = |pack: &ObjectName| epoch != self.epoch || self.reused.contains(pack);
-        let gone = |pack: &&ObjectName| condemned.contains(*pack) || must_be_listed(pack) && !listed.contains(*pack);
-        match self.reused.union(&self.own).find(gone) {
+        let gone = |pack: &&ObjectName| condemned.contains(*pack) || !listed.contains(*pack) && !is_there(repository, **pack);
+        match self.packs.iter().find(gone) {
             None => Ok(()),
             Some(pack) => Err(Error::Conflict(format!("Pack {pack} was removed while this backup used it; run the backup again"))),
         }
     }
 }
 
-/// The epoch of the last collection that ended, and the packs condemned by any.
+/// Whether a pack can be read at all: a listing may lag behind.
+fn is_there(repository: &Repository, pack: ObjectName) -> bool {
+    repository.backend.read_at(&Place::pack(pack), 0, &mut [0]).is_ok()
+}
+
+/// The packs condemned by any collection.
 ///
 /// A record that vanishes between listing and reading means that a collection is just ending: all is read again. A damaged record is
 /// passed over: collectors stop at one, so what it condemned is not deleted.
-fn collection_state(repository: &Repository) -> Result<(u64, HashSet<ObjectName>)> {
+fn condemned_packs(repository: &Repository) -> Result<HashSet<ObjectName>> {
     'again: loop {
-        let mut epoch = 0;
         let mut condemned = HashSet::new();
         for listed in repository.backend.list(Area::Records)? {
             let Ok(name) = listed.name.parse() else { continue };
@@ -302,12 +297,11 @@ fn collection_state(repository: &Repository) -> Result<(u64, HashSet<ObjectName>
                 Err(error) => return Err(error),
                 Ok(body) => match Record::decode(&body) {
                     Ok(Record::Condemned { packs, .. }) => condemned.extend(packs),
-                    Ok(Record::Epoch { epoch: number, .. }) => epoch = epoch.max(number),
-                    Ok(Record::Forget { .. }) | Err(FormatError::Json(_)) => {}
+                    Ok(Record::Epoch { .. } | Record::Forget { .. }) | Err(FormatError::Json(_)) => {}
                     Err(error) => return Err(error.of(place)),
                 },
             }
         }
-        return Ok((epoch, condemned));
+        return Ok(condemned);
     }
 }
