@@ -63,7 +63,7 @@ pub fn node(entry: &Entry) -> Value {
         "type": entry.node.name(),
         "size": entry.size(),
         "mode": meta.mode,
-        "permissions": super::ls::mode(entry),
+        "permissions": super::show::mode(entry),
         "mtime": time(meta.mtime),
         "uid": meta.uid,
         "gid": meta.gid,

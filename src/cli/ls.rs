@@ -93,26 +93,7 @@ fn long(entry: &Entry) -> String {
         Flaw::Changed => '~',
     };
     let (user, group) = (owner(&meta.user, meta.uid), owner(&meta.group, meta.gid));
-    format!("{}{flaw} {user:<8} {group:<8} {:>12} {time:<19} ", mode(entry), entry.size())
-}
-
-/// The mode as `ls -l` shows it.
-pub fn mode(entry: &Entry) -> String {
-    let mode = entry.meta.mode;
-    let mut text = String::with_capacity(10);
-    text.push(entry.node.letter());
-    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
-        let bits = mode >> shift;
-        text.push(if bits & 4 != 0 { 'r' } else { '-' });
-        text.push(if bits & 2 != 0 { 'w' } else { '-' });
-        text.push(match (bits & 1 != 0, mode & special != 0) {
-            (true, false) => 'x',
-            (false, false) => '-',
-            (true, true) => letter,
-            (false, true) => letter.to_ascii_uppercase(),
-        });
-    }
-    text
+    format!("{}{flaw} {user:<8} {group:<8} {:>12} {time:<19} ", show::mode(entry), entry.size())
 }
 
 #[cfg(test)]
@@ -127,7 +108,7 @@ mod tests {
     #[test]
     fn modes_look_as_in_ls() {
         for (bits, shown) in [(0o755, "drwxr-xr-x"), (0o1777, "drwxrwxrwt"), (0o4640, "drwSr-----"), (0o2711, "drwx--s--x")] {
-            assert_eq!(mode(&entry(b"x", bits, Node::Folder)), shown);
+            assert_eq!(show::mode(&entry(b"x", bits, Node::Folder)), shown);
         }
     }
 

@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
+use crate::format::entry::Entry;
+
 /// A size in IEC units with three significant digits: `1.10 GiB`.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -121,6 +123,25 @@ pub fn table(columns: &[Column], rows: &[Vec<String>]) -> String {
     };
     let rule = "-".repeat(widths.iter().sum::<usize>() + 2 * columns.len().saturating_sub(1));
     [line(&headings), rule].into_iter().chain(rows.iter().map(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// The mode as `ls -l` shows it.
+pub fn mode(entry: &Entry) -> String {
+    let mode = entry.meta.mode;
+    let mut text = String::with_capacity(10);
+    text.push(entry.node.letter());
+    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+        let bits = mode >> shift;
+        text.push(if bits & 4 != 0 { 'r' } else { '-' });
+        text.push(if bits & 2 != 0 { 'w' } else { '-' });
+        text.push(match (bits & 1 != 0, mode & special != 0) {
+            (true, false) => 'x',
+            (false, false) => '-',
+            (true, true) => letter,
+            (false, true) => letter.to_ascii_uppercase(),
+        });
+    }
+    text
 }
 
 #[cfg(test)]

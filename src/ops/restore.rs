@@ -5,6 +5,7 @@
 //! that nothing is ever written through one.
 
 mod plan;
+mod task;
 mod write;
 
 use std::collections::HashSet;

@@ -11,7 +11,7 @@ use super::gather::ChunkMap;
 use super::runs::Runs;
 use super::stock::Stock;
 use crate::format::frame::{BaseRun, FrameRecord};
-use crate::format::recipe::Run;
+use crate::format::recipe::{Recipe, Run};
 use crate::id::{ChunkId, FrameId, ObjectName};
 
 /// Old chunks kept ahead, and as many behind: about 16 MiB of input each.
@@ -72,7 +72,8 @@ pub struct Cursor {
 
 impl Cursor {
     /// A cursor along an older recipe.
-    pub fn along_recipe(stock: Arc<Stock>, runs: Runs) -> Self {
+    pub fn along_recipe(stock: Arc<Stock>, recipe: Recipe) -> Self {
+        let runs = Runs::new(stock.reader().clone(), recipe);
         Self::new(stock, Track::Recipe(Box::new(runs)))
     }
 

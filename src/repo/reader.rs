@@ -133,23 +133,18 @@ impl Reader {
         if let Some(frame) = &*slot {
             return Ok(frame.clone());
         }
-        let frame = Arc::new(self.read(id)?);
+        let frame = match ready(&self.bases, id) {
+            Some(frame) => frame,
+            None => Arc::new(self.read(id)?),
+        };
         *slot = Some(frame.clone());
         Ok(frame)
     }
 
     /// A frame to be the base of a delta: never read from a delta copy, so decoding is one step deep.
     fn base_frame(&self, id: &FrameId, bases: Bases) -> Result<Arc<Frame>> {
-        if let Some(slot) = self.frames.lock().expect("no panic holds it").get(id).cloned() {
-            // A slot that is being filled may wait for a base itself.
-            let ready = match slot.try_lock() {
-                Ok(slot) => slot.clone(),
-                Err(TryLockError::WouldBlock) => None,
-                Err(TryLockError::Poisoned(_)) => unreachable!("no panic holds it"),
-            };
-            if let Some(frame) = ready.filter(|frame| !frame.delta && frame.damage.is_none()) {
-                return Ok(frame);
-            }
+        if let Some(frame) = ready(&self.frames, id).filter(|frame| !frame.delta) {
+            return Ok(frame);
         }
         let slot = self.slot(&self.bases, id);
         let mut slot = slot.lock().expect("no panic holds it");
@@ -350,19 +345,36 @@ impl Reader {
     }
 
     fn batch<T>(&self, wanted: &mut impl Iterator<Item = Result<Wanted<T>>>) -> Result<Vec<Fetched<T>>> {
-        let mut ids: HashMap<FrameId, usize> = HashMap::new();
+        let mut ids = HashSet::new();
         let mut order = Vec::new();
         let mut batch = Vec::new();
         while ids.len() < FETCH_FRAMES && batch.len() < FRAME_CHUNKS_MAX {
             let Some(item) = wanted.next().transpose()? else { break };
-            ids.entry(item.run.frame).or_insert_with(|| {
+            if ids.insert(item.run.frame) {
                 order.push(item.run.frame);
-                order.len() - 1
-            });
+            }
             batch.push(item);
         }
-        let frames: Vec<_> = order.par_iter().with_max_len(1).map(|id| self.frame(id).map_err(Arc::new)).collect();
-        let fetched = |Wanted { tag, run }| Fetched { tag, run, frame: frames[ids[&run.frame]].clone() };
+        // Frames stored as deltas come after the others, which are likely to be their bases.
+        let is_delta = |id: &FrameId| self.locator.places(id).first().is_some_and(|(_, location)| location.info.is_delta());
+        let (deltas, plain): (Vec<FrameId>, Vec<FrameId>) = order.into_iter().partition(is_delta);
+        let mut frames = HashMap::new();
+        for group in [plain, deltas] {
+            let read = |id| (id, self.frame(&id).map_err(Arc::new));
+            frames.extend(group.into_par_iter().with_max_len(1).map(read).collect::<Vec<_>>());
+        }
+        let fetched = |Wanted { tag, run }| Fetched { tag, run, frame: frames[&run.frame].clone() };
         Ok(batch.into_iter().map(fetched).collect())
     }
+}
+
+/// A whole frame on a shelf, if it is there now. Never waits: a slot that is being filled may wait for another itself.
+fn ready(shelf: &Shelf, id: &FrameId) -> Option<Arc<Frame>> {
+    let slot = shelf.lock().expect("no panic holds it").get(id).cloned()?;
+    let frame = match slot.try_lock() {
+        Ok(slot) => slot.clone(),
+        Err(TryLockError::WouldBlock) => None,
+        Err(TryLockError::Poisoned(_)) => unreachable!("no panic holds it"),
+    };
+    frame.filter(|frame| frame.damage.is_none())
 }

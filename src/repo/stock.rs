@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use lru::LruCache;
 
-use super::cursor::Cursor;
 use super::locate::{Locator, Presence};
 use super::reader::Reader;
 use super::runs::Runs;
@@ -110,8 +109,8 @@ impl Stock {
         self.presence.write().expect("no panic holds it").add(name, size);
     }
 
-    /// A cursor along an older recipe.
-    pub fn cursor(self: &Arc<Self>, recipe: Recipe) -> Cursor {
-        Cursor::along_recipe(self.clone(), Runs::new(self.reader.clone(), recipe))
+    /// Reads the recipes of what is stored.
+    pub fn reader(&self) -> &Arc<Reader> {
+        &self.reader
     }
 }

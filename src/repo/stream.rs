@@ -88,7 +88,7 @@ pub struct Stream {
 impl Stream {
     /// A stream that may resemble an older one.
     pub fn new(writer: &Writer, kind: Kind, older: Option<&Recipe>) -> Self {
-        let cursor = older.map(|recipe| writer.stock().cursor(recipe.clone()));
+        let cursor = older.map(|recipe| Cursor::along_recipe(writer.stock().clone(), recipe.clone()));
         let deeper = older.filter(|recipe| recipe.depth > 0).map(|recipe| Recipe { depth: recipe.depth - 1, runs: recipe.runs.clone() });
         Self { kind, steady: cursor.is_some(), cursor, gap: None, runs: VecDeque::new(), spilled: None, older_recipe: deeper }
     }

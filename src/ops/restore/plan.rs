@@ -1,13 +1,13 @@
 //! What is selected, and what each entry needs: nothing, a folder, bytes, or to come last.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
+use super::task::{FileTask, Tag};
 use super::write::{From, hash_existing};
 use super::{Overwrite, RestoreOptions, RestoreReport};
 use crate::error::{Error, Result};
-use crate::format::content::Content;
-use crate::format::entry::{Entry, Meta, Node};
+use crate::format::entry::{Entry, Node};
 use crate::ops::browse;
 use crate::progress::Progress;
 use crate::repo::{CatalogReader, Repository, Runs, Selection, Wanted};
@@ -53,19 +53,6 @@ impl Chosen {
             Err(error) => Some(Err(error)),
         }))
     }
-}
-
-/// A file to be written.
-pub struct FileTask {
-    pub path: Vec<u8>,
-    pub meta: Meta,
-    pub content: Content,
-}
-
-/// What a fetched run belongs to.
-pub struct Tag {
-    pub task: Arc<FileTask>,
-    pub is_last: bool,
 }
 
 /// What comes after the files, and what went wrong while deciding.
@@ -213,20 +200,4 @@ impl<'a> Planner<'a> {
         // An unreadable file in the way is replaced.
         Ok(hash_existing(self.target, &task.path, &task.content, From::Cache).is_ok_and(|hash| hash == Some(task.content.hash)))
     }
-}
-
-/// Groups what a batch holds of each file.
-pub fn groups<T>(batch: Vec<(Tag, T)>) -> Vec<(Arc<FileTask>, Vec<T>, bool)> {
-    let mut groups: Vec<(Arc<FileTask>, Vec<T>, bool)> = Vec::new();
-    let mut queue: VecDeque<(Tag, T)> = batch.into();
-    while let Some((tag, item)) = queue.pop_front() {
-        match groups.last_mut() {
-            Some((task, items, ended)) if Arc::ptr_eq(task, &tag.task) && !*ended => {
-                items.push(item);
-                *ended = tag.is_last;
-            }
-            _ => groups.push((tag.task, vec![item], tag.is_last)),
-        }
-    }
-    groups
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::plan::{FileTask, Tag, groups};
+use super::task::{FileTask, Tag, groups};
 use crate::error::{Error, Result, show_bytes};
 use crate::format::content::Content;
 use crate::format::entry::Node;
