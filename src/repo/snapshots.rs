@@ -116,6 +116,7 @@ impl Repository {
             if unreadable.is_empty() { String::new() } else { format!("; {} more cannot be read, run snap check", unreadable.len()) };
         Err(Error::NotFound(match count {
             0 => format!("No snapshot matches{damaged}"),
+            1 => format!("Only one snapshot matches{damaged}"),
             _ => format!("Only {count} snapshots match{damaged}"),
         }))
     }
