@@ -42,7 +42,7 @@ pub const RECORD_BYTES_MAX: u64 = 16 << 20;
 /// Stored bytes of an index segment.
 pub const SEGMENT_BYTES_MAX: u64 = 512 << 20;
 /// New chunks after which a running backup writes an index segment (a checkpoint).
-pub const CHECKPOINT_CHUNKS: usize = 256 << 10;
+pub const CHECKPOINT_CHUNKS: usize = 64 << 10;
 
 /// Runs in one recipe block; a recipe with more is a stream of blocks.
 pub const RECIPE_BLOCK_RUNS: usize = 256;

@@ -274,6 +274,10 @@ fn interrupt(child: &Child, signal: Signal) {
 fn an_interrupted_backup_ends_its_command_and_saves_nothing() {
     let scene = Scene::ready();
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        if is_ignored(signal) {
+            eprintln!("SKIPPED: {signal:?} is ignored where this test runs, and so by what it starts");
+            continue;
+        }
         let _ = fs::remove_file(scene.at("pid"));
         let script = "echo $$ >pid.new; mv pid.new pid; echo data; sleep 1000 & sleep 1000; wait";
         let mut command = scene.snap(&["backup", "--stdin-from-command", "--", "sh", "-c", script]);
@@ -294,9 +298,16 @@ fn an_interrupted_backup_ends_its_command_and_saves_nothing() {
     let mut stdin = child.stdin.take().unwrap();
     // More than fits into the pipe: when it is gone, snap listens to signals and reads.
     stdin.write_all(&noise(1, 300_000)).unwrap();
-    interrupt(&child, Signal::INT);
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    interrupt(&child, Signal::TERM);
+    assert_eq!(child.wait().unwrap().code(), Some(143));
     assert_eq!(scene.count(), 0);
+}
+
+/// Whether this process, and so what it starts, ignores a signal: in the background of a script, SIGINT; under nohup, SIGHUP.
+fn is_ignored(signal: Signal) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal.as_raw() - 1) & 1 == 1
 }
 
 #[test]
