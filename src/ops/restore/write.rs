@@ -15,6 +15,9 @@ use crate::progress::Progress;
 use crate::repo::{Fetched, Frame, Repository, Selection};
 use crate::target::{FileWriter, TreeTarget};
 
+/// Lost ranges named in one message; `check` names them all.
+const LOST_RANGES_SHOWN: usize = 8;
+
 type Piece = (Run, std::result::Result<Arc<Frame>, Arc<Error>>);
 
 /// A file that was written, or why not.
@@ -176,13 +179,17 @@ impl<'t> OpenFile<'t> {
     /// Verifies the whole and gives the file its name.
     fn finish(self) -> Result<u64> {
         let writer = self.writer?;
-        let name = show_bytes(&self.task.path);
         if !self.lost.is_empty() {
-            let ranges: Vec<String> = self.lost.iter().map(|(offset, len)| format!("{offset}..{}", offset + len)).collect();
-            return Err(Error::damaged(name, format!("bytes {} are lost, so it was not restored: {}", ranges.join(", "), self.why)));
+            let shown = self.lost.iter().take(LOST_RANGES_SHOWN).map(|(offset, len)| format!("{offset}-{}", offset + len - 1));
+            let more = match self.lost.len().saturating_sub(LOST_RANGES_SHOWN) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let ranges = shown.collect::<Vec<_>>().join(", ");
+            return Err(Error::damaged("It", format!("bytes {ranges}{more} are lost, so it was not restored: {}", self.why)));
         }
         if *self.hasher.finalize().as_bytes() != self.task.content.hash.0 {
-            return Err(Error::damaged(name, "the hash of its whole content does not fit, so it was not restored"));
+            return Err(Error::damaged("It", "the hash of its whole content does not fit, so it was not restored"));
         }
         writer.commit(&self.task.meta)?;
         Ok(self.task.content.size)
@@ -192,7 +199,7 @@ impl<'t> OpenFile<'t> {
 /// A file without bytes of its own.
 pub fn empty_file(target: &TreeTarget, task: &FileTask) -> Result<()> {
     if task.content.hash.0 != *blake3::hash(b"").as_bytes() || task.content.stored_len() != 0 {
-        return Err(Error::damaged(show_bytes(&task.path), "it should have bytes, but its recipe is empty"));
+        return Err(Error::damaged("It", "it should have bytes, but its recipe is empty"));
     }
     target.create(&task.path, task.content.size)?.commit(&task.meta)
 }
