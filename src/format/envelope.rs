@@ -21,8 +21,6 @@ const MAGIC: &[u8; 4] = b"SNAP";
 
 /// Length of the header of suite 1.
 pub const HEADER_BYTES: usize = 26 + 32;
-/// The longest key block any suite may have.
-const KEY_BLOCK_BYTES_MAX: usize = 4096;
 
 /// What a stored object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,7 +83,7 @@ impl Header {
         if suite != 1 {
             return Err(FormatError::Unknown { what: "sealing suite", value: suite.into() });
         }
-        if key_len != 32 || key_len > KEY_BLOCK_BYTES_MAX {
+        if key_len != 32 {
             return Err(reader.malformed("length of the key block"));
         }
         Ok(Self { kind, repository, salt: reader.array("salt")? })

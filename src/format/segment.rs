@@ -1,6 +1,6 @@
 //! Index segments: what some packs hold, sealed and immutable. All segments together are the index.
 //!
-//! A segment may say which older segments it replaces; those are ignored wherever both are seen.
+//! A segment may say which older segments it replaces; those may be ignored where both are seen.
 
 use super::Result;
 use super::codec::{Reader, Write};

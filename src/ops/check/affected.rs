@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::structure::{Inventory, why};
+use super::structure::Inventory;
 use super::{Affected, Run};
 use crate::error::{Result, show_bytes};
 use crate::format::content::Content;
@@ -96,7 +96,7 @@ fn follow_content(run: &mut Run, frames: &mut Frames, stored: &Stored, path: &[u
         let part = match part {
             Ok(part) => part,
             Err(error) => {
-                run.finding(subject(), why(&error));
+                run.trouble(subject(), &error);
                 lost.push((at, expected.saturating_sub(at)));
                 return Ok(lost);
             }
