@@ -72,6 +72,8 @@ pub const FRAME_CACHE_BYTES: usize = 24 << 20;
 pub const FETCH_FRAMES: usize = 12;
 /// Footers of packs kept decoded, in chunks of their tables.
 pub const FOOTER_CACHE_CHUNKS: usize = 512 << 10;
+/// Chunks that this host's index is told of at once when it lacks segments.
+pub const INDEX_BATCH_CHUNKS: usize = 512 << 10;
 /// Page cache of this host's index.
 pub const INDEX_CACHE_BYTES: usize = 24 << 20;
 /// Processes on one host that can have an index file of their own.

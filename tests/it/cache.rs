@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use snap_backup::backend::{Area, Memory};
 use snap_backup::limits::INDEX_LANES;
+use snap_backup::ops::backup::BackupOptions;
 
 use crate::support::*;
 
@@ -40,6 +41,20 @@ impl Scene {
         let mut files: Vec<_> = fs::read_dir(home).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
         files
+    }
+
+    /// Where the rows of chunks are.
+    fn run(&self) -> PathBuf {
+        self.lanes().into_iter().find(|path| path.to_str().unwrap().ends_with(".run")).expect("a run was written")
+    }
+
+    fn state(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        self.lanes().into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+    }
+
+    fn put_back(&self, state: &[(PathBuf, Vec<u8>)]) {
+        self.lanes().iter().for_each(|path| fs::remove_file(path).unwrap());
+        state.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
     }
 
     /// Everything works, and nothing was believed that is not so.
@@ -95,28 +110,50 @@ fn an_index_that_is_damaged_is_made_anew() {
 }
 
 #[test]
+fn rows_of_chunks_that_are_damaged_are_made_anew() {
+    let check = |case: &str, damage: &dyn Fn(&Path, Vec<u8>)| {
+        let scene = Scene::new(3);
+        damage(&scene.run(), fs::read(scene.run()).unwrap());
+        // Without an older version to go by, only the index knows that nothing is new.
+        let options = BackupOptions { name: Some("other".into()), ..options() };
+        let cost = save(&scene.bench.open(), &scene.old, &options).unwrap().cost;
+        assert_eq!(cost.data_bytes, 0, "{case}: {cost:?}");
+        assert!(scene.bench.dump("latest").unwrap() == scene.old, "{case}");
+        scene.judge(case);
+    };
+    check("deleted", &|file, _| fs::remove_file(file).unwrap());
+    check("empty", &|file, _| fs::write(file, b"").unwrap());
+    check("zeros", &|file, bytes| fs::write(file, vec![0; bytes.len()]).unwrap());
+    check("noise", &|file, bytes| fs::write(file, noise(1, bytes.len())).unwrap());
+    check("cut short", &|file, bytes| fs::write(file, &bytes[..bytes.len() / 2]).unwrap());
+    check("no filter", &|file, mut bytes| {
+        bytes[..64].fill(0);
+        fs::write(file, bytes).unwrap();
+    });
+}
+
+#[test]
 fn an_index_with_a_flipped_bit_in_any_page_does_no_harm() {
     let seed = seed("an_index_with_a_flipped_bit_in_any_page_does_no_harm");
     let mut random = Rng::new(seed);
     let scene = Scene::new(4);
-    let (state, sound) = (scene.memory.snapshot(), fs::read(scene.index()).unwrap());
-    let pages = sound.chunks(4096).enumerate().filter(|(_, page)| page.iter().any(|byte| *byte != 0));
-    let mut trials: Vec<usize> = Vec::new();
-    for (number, page) in pages {
-        // Where there is something, not in the empty middle of a page.
-        let used: Vec<usize> = (0..page.len()).filter(|at| page[*at] != 0).collect();
-        for _ in 0..3 {
-            trials.push(number * 4096 + used[random.below(used.len() as u64) as usize]);
+    let (state, sound) = (scene.memory.snapshot(), scene.state());
+    let mut trials: Vec<(usize, usize)> = Vec::new();
+    for (file, (_, bytes)) in sound.iter().enumerate() {
+        let pages = bytes.chunks(4096).enumerate().filter(|(_, page)| page.iter().any(|byte| *byte != 0));
+        for (number, page) in pages {
+            // Where there is something, not in the empty middle of a page.
+            let used: Vec<usize> = (0..page.len()).filter(|at| page[*at] != 0).collect();
+            for _ in 0..3 {
+                trials.push((file, number * 4096 + used[random.below(used.len() as u64) as usize]));
+            }
         }
     }
-    println!("{} flips in {} bytes", trials.len(), sound.len());
-    for at in trials {
-        let mut bytes = sound.clone();
-        bytes[at] ^= 1 << random.below(8);
-        for lane in scene.lanes() {
-            fs::remove_file(lane).unwrap();
-        }
-        fs::write(scene.folder.path().join(scene.bench.open().id().hex()).join("index-0.redb"), &bytes).unwrap();
+    println!("{} flips in {} files", trials.len(), sound.len());
+    for (file, at) in trials {
+        let mut files = sound.clone();
+        files[file].1[at] ^= 1 << random.below(8);
+        scene.put_back(&files);
         scene.memory.restore(state.clone());
         let read = scene.bench.dump("latest").unwrap_or_else(|error| panic!("flip at {at}: {error}"));
         assert!(read == scene.old, "flip at {at}");
@@ -139,6 +176,11 @@ fn an_index_of_another_time_or_place_does_no_harm() {
     let newer = fs::read(scene.index()).unwrap();
     fs::write(scene.index(), &older).unwrap();
     scene.judge("older");
+    let scene = Scene::new(3);
+    let older = scene.state();
+    scene.bench.save(&scene.new);
+    scene.put_back(&older);
+    scene.judge("older as a whole");
     // The store went back to before the last backup, the index did not.
     let scene = Scene::new(3);
     let state = scene.memory.snapshot();
