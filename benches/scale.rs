@@ -80,7 +80,22 @@ fn conduct(options: &Options) {
     let dir = options.dir.clone().unwrap_or_else(|| own.path().to_path_buf());
     fs::create_dir_all(&dir).unwrap();
     println!("| {} chunks | |\n| --- | --: |", options.chunks);
-    for phase in ["make", "rebuild", "open", "present", "absent", "claim", "night 0", "night 0 again", "night 1", "no cache", "browse"] {
+    for phase in [
+        "make",
+        "rebuild",
+        "open",
+        "present",
+        "absent",
+        "claim",
+        "crash",
+        "open again",
+        "forget",
+        "night 0",
+        "night 0 again",
+        "night 1",
+        "no cache",
+        "browse",
+    ] {
         let mut command = Command::new(std::env::current_exe().unwrap());
         for (flag, number) in [("chunks", options.chunks), ("packs", options.packs), ("snapshots", options.snapshots)] {
             command.arg(format!("--{flag}={number}"));
@@ -161,7 +176,7 @@ fn segment(keys: &Keys, numbers: std::ops::Range<u64>) -> Segment {
     while first < numbers.end {
         let end = (first + 40 + dice.roll() % 41).min(numbers.end);
         let mut table = ChunkTable::default();
-        (first..end).for_each(|number| table.push(id(number), 4096 + (dice.roll() % 24_000) as usize));
+        (first..end).for_each(|number| table.push(id(number), 4096 + (dice.roll() % 9_000) as usize));
         let full = packs.last().is_none_or(|pack| pack.frames.len() == FRAMES_A_PACK);
         if full {
             packs.push(PackRecord { name: name(first), kind: Kind::DataPack, size: 0, frames: Vec::new() });
@@ -225,7 +240,7 @@ impl Read for Rows {
             }
             self.row += 1;
             let mut dice = Dice(self.row << 16);
-            let version = if dice.roll() % 100 == 0 { self.night } else { 0 };
+            let version = if dice.roll().is_multiple_of(100) { self.night } else { 0 };
             let words: Vec<String> = (0..6).map(|_| format!("{:x}", dice.roll().wrapping_add(version))).collect();
             let line = format!("{}\t{}\t{}\n", self.row, words.join(" "), "x".repeat((dice.roll() % 90) as usize)).into_bytes();
             self.left = self.left.saturating_sub(line.len() as u64);
@@ -249,6 +264,19 @@ impl Stage {
             "present" => self.lookups("Lookup of a chunk that is there", 0, self.options.chunks, true),
             "absent" => self.lookups("Lookup of one that is not", 1 << 40, 1 << 30, false),
             "claim" => self.claim(),
+            "crash" => self.crash(),
+            "open again" => {
+                let start = Instant::now();
+                drop(self.index());
+                milliseconds("Opening the index after a crash", start.elapsed());
+            }
+            "forget" => {
+                // What was claimed is in no store.
+                let start = Instant::now();
+                self.repository(true).locator_up_to(Scope::Chunks).unwrap();
+                seconds("Forgetting 1 000 000 chunks whose packs are gone", start.elapsed());
+                memory("Forgetting");
+            }
             "night 0" => self.night("First backup of a stream", 0),
             "night 0 again" => self.night("The same again", 0),
             "night 1" => self.night("The next night, one row in a hundred changed", 1),
@@ -326,6 +354,8 @@ impl Stage {
         seconds("Index made anew, as for a backup", time);
         rate("… chunks", self.options.chunks, time);
         drop(repository);
+        let segments = fs::read_dir(self.store().join("index")).unwrap().count();
+        assert_eq!(self.index().merged().unwrap().len(), segments);
         megabytes("Index of this host", bytes_below(&self.cache()));
         memory("Making the index");
     }
@@ -397,6 +427,15 @@ impl Stage {
         milliseconds("Closing the index", start.elapsed());
     }
 
+    fn crash(&self) {
+        let mut index = self.index();
+        let first = 1 << 41;
+        let segment = segment(self.repository(true).keys(), first..first + CHECKPOINT_CHUNKS as u64);
+        index.merge(&[(name(first), segment)], Scope::Chunks).unwrap();
+        // Without closing anything.
+        std::process::exit(0);
+    }
+
     fn night(&self, what: &str, night: u64) {
         let repository = self.repository(true);
         repository.locator_up_to(Scope::Chunks).unwrap();
@@ -435,7 +474,8 @@ impl Stage {
             let count = repository.backend().list(area).unwrap().len();
             best(&format!("Listing {count} files of {}", area.folder()), &mut || drop(repository.backend().list(area).unwrap()));
         }
-        best("All snapshots", &mut || assert!(repository.snapshots().unwrap().0.len() as u64 > self.options.snapshots));
+        best("All snapshots, from the store", &mut || assert!(repository.snapshots().unwrap().0.len() as u64 > self.options.snapshots));
+        best("All snapshots, as this host remembers them", &mut || drop(repository.snapshots_at_hand().unwrap()));
         let key = self.dir.join("key");
         fs::write(&key, KEY).unwrap();
         fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();

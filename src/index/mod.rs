@@ -17,6 +17,7 @@ mod tables;
 mod tests;
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::format::envelope::Kind;
@@ -126,9 +127,9 @@ impl Index {
         self.tables.merge_packs(packs)
     }
 
-    /// Lets go of segments, and of packs and all that is only there.
-    pub fn forget(&mut self, segments: &[ObjectName], packs: &[ObjectName]) -> Result<()> {
-        self.tables.forget(segments, packs)
+    /// Forgets segments, and packs with all that is only there.
+    pub fn remove(&mut self, segments: &[ObjectName], packs: &HashSet<ObjectName>) -> Result<()> {
+        self.tables.remove(segments, packs)
     }
 
     /// Every place where a frame is said to be.

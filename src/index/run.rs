@@ -184,12 +184,10 @@ impl Run {
         // The rows of one key may go on over pages; the first may be the last of a page that begins with a lower key.
         let start = first_keys.partition_point(|first| *first < key).saturating_sub(1);
         let mut page = [0; PAGE_BYTES];
-        for number in start..first_keys.len() {
-            if first_keys[number] > key {
-                break;
-            }
-            self.read_pages(number as u64, &mut page)?;
-            let rows = &rows_of(&page)[..self.shape.rows_in(number as u64)];
+        let pages = (start as u64..).zip(&first_keys[start..]);
+        for (number, _) in pages.take_while(|(_, first)| **first <= key) {
+            self.read_pages(number, &mut page)?;
+            let rows = &rows_of(&page)[..self.shape.rows_in(number)];
             let from = rows.partition_point(|row| row[..8] < key.to_be_bytes()[..]);
             found.extend(rows[from..].iter().map(|row| Row::decode(row)).take_while(|row| row.key == key));
         }
@@ -239,10 +237,11 @@ impl Iterator for Rows {
     type Item = io::Result<Row>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.waiting.len() == 0 && self.pages < self.run.shape.pages() {
-            if let Err(error) = self.fill() {
-                return Some(Err(error));
-            }
+        if self.waiting.len() == 0
+            && self.pages < self.run.shape.pages()
+            && let Err(error) = self.fill()
+        {
+            return Some(Err(error));
         }
         self.waiting.next().map(Ok)
     }
@@ -312,7 +311,7 @@ impl RunWriter {
         }
         row.encode(&mut self.page);
         self.shape.rows += 1;
-        if self.shape.rows % PAGE_ROWS == 0 { self.close_page() } else { Ok(()) }
+        if self.shape.rows.is_multiple_of(PAGE_ROWS) { self.close_page() } else { Ok(()) }
     }
 
     fn pass_blocks(&mut self, until: u64) -> io::Result<()> {

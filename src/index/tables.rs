@@ -21,7 +21,7 @@ use crate::id::{ChunkId, FrameId, ObjectName, RepositoryId};
 use crate::limits::*;
 
 /// Changes with every change of the tables or runs.
-const LAYOUT: &[u8] = b"snap index 2";
+const LAYOUT: &[u8] = b"snap index 3";
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// Segment name -> scope.
@@ -179,13 +179,13 @@ impl Tables {
         })
     }
 
-    pub fn forget(&mut self, segments: &[ObjectName], packs: &[ObjectName]) -> Result<()> {
+    pub fn remove(&mut self, segments: &[ObjectName], packs: &HashSet<ObjectName>) -> Result<()> {
         self.write(|transaction, shelf| {
             let mut names = transaction.open_table(SEGMENTS)?;
             for segment in segments {
                 names.remove(segment.0)?;
             }
-            let dead = forget_packs(transaction, packs)?;
+            let dead = remove_packs(transaction, packs)?;
             match dead.is_empty() {
                 true => Ok(None),
                 false => shelf.retain(&|row| !dead.contains(&row.frame)).map(Some).map_err(redb::Error::Io),
@@ -324,11 +324,11 @@ fn merge_pack(transaction: &WriteTransaction, pack: &PackRecord, scope: Scope, r
 }
 
 /// Removes packs, and returns the numbers of frames that are nowhere else.
-fn forget_packs(transaction: &WriteTransaction, gone: &[ObjectName]) -> Redb<HashSet<u32>> {
+fn remove_packs(transaction: &WriteTransaction, packs_gone: &HashSet<ObjectName>) -> Redb<HashSet<u32>> {
     let mut packs = transaction.open_table(PACKS)?;
     let mut numbers = transaction.open_table(PACK_NUMBERS)?;
     let mut gone_numbers = HashSet::new();
-    for name in gone {
+    for name in packs_gone {
         let Some(number) = numbers.remove(name.0)?.map(|value| value.value()) else { continue };
         packs.remove(number)?;
         gone_numbers.insert(number);

@@ -133,8 +133,8 @@ fn what_is_there_is_found_after_any_history() {
                 1 | 2 if !scene.packs.is_empty() => {
                     let mut names: Vec<ObjectName> = scene.packs.keys().copied().collect();
                     names.sort();
-                    let gone: Vec<ObjectName> = names.into_iter().filter(|_| scene.dice.below(3) == 0).collect();
-                    index.forget(&[], &gone).unwrap();
+                    let gone: HashSet<ObjectName> = names.into_iter().filter(|_| scene.dice.below(3) == 0).collect();
+                    index.remove(&[], &gone).unwrap();
                     let lost: Vec<FrameRecord> = gone.iter().flat_map(|name| scene.packs.remove(name).unwrap()).collect();
                     let left: HashSet<FrameId> = scene.packs.values().flatten().map(|frame| frame.id).collect();
                     for frame in lost.iter().filter(|frame| !left.contains(&frame.id)) {
@@ -167,7 +167,7 @@ fn what_was_merged_is_not_merged_again() {
     let before = scene.files(".run");
     index.merge(&[(name, segment.clone()), (ObjectName([1; 32]), segment)], Scope::Chunks).unwrap();
     assert_eq!(scene.files(".run"), before);
-    index.forget(&[name], &[]).unwrap();
+    index.remove(&[name], &HashSet::new()).unwrap();
     assert_eq!(index.merged().unwrap(), [(ObjectName([1; 32]), Scope::Chunks)]);
     assert!(!scene.judge(&index, "replaced"));
 }

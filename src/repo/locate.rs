@@ -148,11 +148,11 @@ impl Locator {
         }
         let there: HashSet<ObjectName> = self.list(Area::Packs)?.into_iter().map(|(name, _)| name).collect();
         let Ok(known) = self.index().packs() else { return Ok(None) };
-        let gone: Vec<ObjectName> = known.into_iter().map(|pack| pack.name).filter(|name| !there.contains(name)).collect();
-        let forgotten = self.index().forget(&vanished, &gone);
+        let gone: HashSet<ObjectName> = known.into_iter().map(|pack| pack.name).filter(|name| !there.contains(name)).collect();
+        let removed = self.index().remove(&vanished, &gone);
         self.forget_packs();
         merged.retain(|name, _| wanted.contains(name));
-        Ok(forgotten.is_ok().then_some(merged))
+        Ok(removed.is_ok().then_some(merged))
     }
 
     fn start_over(&self) -> HashMap<ObjectName, Scope> {

@@ -11,6 +11,7 @@ mod locate;
 mod objects;
 mod packer;
 mod reader;
+mod recall;
 mod runs;
 mod sealers;
 mod snapshots;

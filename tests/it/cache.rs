@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
-use snap_backup::backend::{Area, Memory};
-use snap_backup::limits::INDEX_LANES;
+use snap_backup::backend::{Area, Counting, Memory, Place};
+use snap_backup::limits::{INDEX_LANES, SNAPSHOTS_READ_AGAIN};
 use snap_backup::ops::backup::BackupOptions;
+use snap_backup::repo::Stored;
 
 use crate::support::*;
 
@@ -220,6 +222,58 @@ fn a_segment_deleted_behind_our_back_does_no_harm() {
         scene.memory.remove(segment);
     }
     scene.judge("segment deleted");
+}
+
+/// What a host remembers of snapshots spares reading them; which there are, the store says.
+#[test]
+fn snapshots_are_remembered_but_never_made_up() {
+    let scene = Scene::new(8);
+    for number in 0..SNAPSHOTS_READ_AGAIN as u64 + 4 {
+        let options = BackupOptions { tags: vec![format!("secret-{number}")], ..options() };
+        save(&scene.bench.open(), &scene.old[number as usize..], &options).unwrap();
+    }
+    let reads = || {
+        let store = Arc::new(Counting::new(scene.memory.clone()));
+        let repository = scene.bench.try_open_on(store.clone()).unwrap();
+        let before = store.calls().gets;
+        let at_hand = repository.snapshots_at_hand().unwrap();
+        let gets = store.calls().gets - before;
+        let truth = repository.snapshots().unwrap();
+        let plain = |found: &[Stored]| found.iter().map(|stored| (stored.id, stored.snapshot.clone())).collect::<Vec<_>>();
+        assert!(plain(&at_hand.0) == plain(&truth.0));
+        assert_eq!(at_hand.1.len(), truth.1.len());
+        gets
+    };
+    let count = scene.bench.open().snapshots().unwrap().0.len() as u64;
+    reads();
+    assert!(reads() <= SNAPSHOTS_READ_AGAIN as u64);
+    let file = scene.lanes().into_iter().find(|path| path.ends_with("snapshots")).expect("they are remembered");
+    let bytes = fs::read(&file).unwrap();
+    assert!(!bytes.windows(6).any(|part| part == b"secret" || part == b"db.sql"), "the file is sealed");
+
+    // One is gone, one is new.
+    let first = scene.bench.open().snapshots().unwrap().0[0].id;
+    scene.memory.remove(&Place::snapshot(first));
+    scene.bench.save(&scene.new);
+    assert!(reads() <= SNAPSHOTS_READ_AGAIN as u64);
+
+    // Whatever is in the file, what is not believed is read.
+    for at in (0..bytes.len()).step_by(bytes.len() / 20) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1;
+        for damaged in [&flipped[..], &bytes[..at]] {
+            fs::write(&file, damaged).unwrap();
+            assert_eq!(reads(), count, "at {at}");
+            assert!(reads() <= SNAPSHOTS_READ_AGAIN as u64, "at {at}");
+        }
+    }
+    // A damaged snapshot is found out by whoever asks the store.
+    let remembered = scene.bench.open().snapshots().unwrap().0[3].id;
+    scene.memory.insert(Place::snapshot(remembered), b"damaged".to_vec());
+    let repository = scene.bench.open();
+    assert_eq!(repository.snapshots().unwrap().1.len(), 1);
+    assert_eq!(repository.snapshots_at_hand().unwrap().1.len(), 0);
+    assert!(scene.bench.dump("latest").unwrap() == scene.new);
 }
 
 #[test]
