@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError, WriteTransaction};
 
 use super::home::Home;
 use super::run::{Row, Shape, Tag};
@@ -107,22 +107,20 @@ impl Tables {
         self.shelf.home().discard();
     }
 
-    /// Marks an empty database as this repository's; says whether another mark was there.
+    /// Marks an empty database as this repository's; says whether it is.
     fn belongs_to(&self, repository: RepositoryId) -> Result<bool> {
         guard(|| {
-            let transaction = self.database().begin_write()?;
             let mark = [LAYOUT, &repository.0].concat();
-            let fits = {
-                let mut meta = transaction.open_table(META)?;
-                let found = meta.get("repository")?.map(|value| value.value().to_vec());
-                if found.is_none() {
-                    meta.insert("repository", &mark[..])?;
-                    create_tables(&transaction)?;
-                }
-                found.is_none_or(|found| found == mark)
-            };
+            // A commit waits for the disk, so there is none where nothing has to be written.
+            match self.database().begin_read()?.open_table(META) {
+                Err(TableError::TableDoesNotExist(_)) => {}
+                meta => return Ok(meta?.get("repository")?.is_some_and(|found| found.value() == mark)),
+            }
+            let transaction = self.database().begin_write()?;
+            transaction.open_table(META)?.insert("repository", &mark[..])?;
+            create_tables(&transaction)?;
             transaction.commit()?;
-            Ok(fits)
+            Ok(true)
         })
     }
 

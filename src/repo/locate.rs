@@ -111,14 +111,13 @@ impl Locator {
     /// Merges what the index lacks of the store's segments, up to `scope`.
     /// A segment that cannot be read is passed over: its packs' contents count as absent, which costs a backup bytes and loses nothing.
     pub fn refresh(&self, scope: Scope) -> Result<Vec<Error>> {
-        let listed = self.list(Area::Segments)?;
+        let listed: Vec<ObjectName> = self.backend.list_names(Area::Segments)?.iter().filter_map(|name| name.parse().ok()).collect();
         let mut merged = match self.merged(&listed, scope)? {
             Some(merged) => merged,
             None => self.start_over(),
         };
         for attempt in 0.. {
-            let missing: Vec<_> =
-                listed.iter().map(|(name, _)| *name).filter(|name| merged.get(name).is_none_or(|&done| done < scope)).collect();
+            let missing: Vec<_> = listed.iter().copied().filter(|name| merged.get(name).is_none_or(|&done| done < scope)).collect();
             match self.merge(&missing, scope) {
                 Ok(problems) => return Ok(problems),
                 Err(_) if attempt == 0 => merged = self.start_over(),
@@ -135,11 +134,11 @@ impl Locator {
 
     /// The segments that the index has, if it is sound as far as `scope` needs it. Lets go of those that are no longer in the store,
     /// replaced by others, and of the packs that went with them.
-    fn merged(&self, listed: &[(ObjectName, u64)], scope: Scope) -> Result<Option<HashMap<ObjectName, Scope>>> {
+    fn merged(&self, listed: &[ObjectName], scope: Scope) -> Result<Option<HashMap<ObjectName, Scope>>> {
         if scope >= Scope::Chunks && self.index().verify().is_err() {
             return Ok(None);
         }
-        let wanted: HashSet<ObjectName> = listed.iter().map(|(name, _)| *name).collect();
+        let wanted: HashSet<ObjectName> = listed.iter().copied().collect();
         let Ok(merged) = self.index().merged() else { return Ok(None) };
         let mut merged: HashMap<_, _> = merged.into_iter().collect();
         let vanished: Vec<ObjectName> = merged.keys().filter(|name| !wanted.contains(name)).copied().collect();

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use rayon::prelude::*;
 
 use super::Repository;
-use super::recall::{self, Bodies};
+use super::recall::{self, Bodies, Remembered};
 use crate::backend::{Area, Place};
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::envelope::Kind;
@@ -52,41 +52,38 @@ pub struct Selection {
 impl Repository {
     /// Every snapshot that can be read, oldest first, and what went wrong with the others. All are read from the store.
     pub fn snapshots(&self) -> Result<(Vec<Stored>, Vec<Unreadable>)> {
-        let (found, unreadable, _) = self.read_snapshots(&Bodies::new())?;
+        let (found, unreadable, _) = self.read_snapshots(&Remembered::default())?;
         Ok((found, unreadable))
     }
 
     /// The same, but what this host remembers is not read again: for finding snapshots, not for judging them.
     pub fn snapshots_at_hand(&self) -> Result<(Vec<Stored>, Vec<Unreadable>)> {
-        let mut remembered = recall::load(self);
+        let remembered = recall::load(self);
         let (found, unreadable, read) = self.read_snapshots(&remembered)?;
         let there: HashSet<ObjectName> = found.iter().map(|stored| stored.id).collect();
-        let gone = remembered.keys().filter(|name| !there.contains(name)).count();
+        let gone = remembered.names().filter(|name| !there.contains(name)).count();
         // Writing the file takes longer than reading a few snapshots.
         if read.len() + gone > SNAPSHOTS_READ_AGAIN + remembered.len() / 32 {
-            remembered.retain(|name, _| there.contains(name));
-            remembered.extend(read);
-            recall::store(self, &remembered);
+            recall::store(self, &remembered, &there, &read);
         }
         Ok((found, unreadable))
     }
 
     /// Every snapshot, what went wrong, and the bodies that had to be read.
-    fn read_snapshots(&self, remembered: &Bodies) -> Result<(Vec<Stored>, Vec<Unreadable>, Bodies)> {
-        let listed = self.backend.list(Area::Snapshots)?;
+    fn read_snapshots(&self, remembered: &Remembered) -> Result<(Vec<Stored>, Vec<Unreadable>, Bodies)> {
+        let names = self.backend.list_names(Area::Snapshots)?;
         let load = |name: String| {
             let id = name.parse().map_err(|_| Error::damaged(format!("snapshot {name}"), "its name is not a hash"));
-            let loaded = id.and_then(|id| match remembered.get(&id).map(|body| Snapshot::decode(body)) {
+            let loaded = id.and_then(|id| match remembered.get(&id).map(Snapshot::decode) {
                 Some(Ok(snapshot)) => Ok((Stored { id, snapshot }, None)),
                 _ => self.read_snapshot(id).map(|(stored, body)| (stored, Some(body))),
             });
             (name, loaded)
         };
-        let names = listed.into_iter().map(|listed| listed.name);
         // A few are read one after the other, so that what a faulty store does to a run can be repeated.
         let loaded: Vec<_> = match names.len() > SNAPSHOTS_READ_AGAIN {
-            true => names.collect::<Vec<_>>().into_par_iter().map(load).collect(),
-            false => names.map(load).collect(),
+            true => names.into_par_iter().map(load).collect(),
+            false => names.into_iter().map(load).collect(),
         };
         let (mut found, mut unreadable, mut read) = (Vec::with_capacity(loaded.len()), Vec::new(), Bodies::new());
         for (name, loaded) in loaded {
@@ -173,8 +170,8 @@ impl Repository {
         if !hex {
             return Err(Error::Usage(format!("{prefix} is not a snapshot; write latest, or the first digits of an id")));
         }
-        let listed = self.backend.list(Area::Snapshots)?;
-        let fitting: Vec<&str> = listed.iter().map(|listed| listed.name.as_str()).filter(|name| name.starts_with(prefix)).collect();
+        let listed = self.backend.list_names(Area::Snapshots)?;
+        let fitting: Vec<&str> = listed.iter().map(String::as_str).filter(|name| name.starts_with(prefix)).collect();
         match fitting[..] {
             [name] => self.load_by_name(name),
             [] => Err(Error::NotFound(format!("No snapshot has an id that begins with {prefix}"))),
