@@ -3,7 +3,7 @@
 //! One file in the cache folder, sealed like what it holds. A snapshot's name is the hash of its bytes, so what is remembered under a
 //! name stays true; which snapshots there are, only the store says. `check` reads the store.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::ops::Range;
@@ -23,21 +23,23 @@ pub type Bodies = HashMap<ObjectName, Vec<u8>>;
 #[derive(Default)]
 pub struct Remembered {
     plain: Vec<u8>,
-    /// Where in `plain` the bodies are.
-    places: HashMap<ObjectName, Range<usize>>,
+    /// Names, and where in `plain` the bodies are; oldest first.
+    entries: Vec<(ObjectName, Range<usize>)>,
+    by_name: HashMap<ObjectName, usize>,
 }
 
 impl Remembered {
     pub fn get(&self, name: &ObjectName) -> Option<&[u8]> {
-        self.plain.get(self.places.get(name)?.clone())
+        let (_, place) = &self.entries[*self.by_name.get(name)?];
+        self.plain.get(place.clone())
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &ObjectName> {
-        self.places.keys()
+    pub fn newest_first(&self) -> impl Iterator<Item = (ObjectName, &[u8])> {
+        self.entries.iter().rev().map(|(name, place)| (*name, &self.plain[place.clone()]))
     }
 
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.entries.len()
     }
 }
 
@@ -46,12 +48,11 @@ pub fn load(repository: &Repository) -> Remembered {
     file(repository).and_then(|file| read(repository, &file)).unwrap_or_default()
 }
 
-/// Remembers what was read, and no more of what was remembered than is still `there`. Where that fails, it is read from the store again.
-pub fn store(repository: &Repository, remembered: &Remembered, there: &HashSet<ObjectName>, read: &Bodies) {
+/// Remembers these and no others, the oldest first. Where that fails, they are read from the store again.
+pub fn store<'a>(repository: &Repository, bodies: impl Iterator<Item = (ObjectName, &'a [u8])>) {
     let Some(file) = file(repository) else { return };
     let mut plain = Vec::new();
-    let old = remembered.names().filter(|name| there.contains(name)).filter_map(|name| Some((name, remembered.get(name)?)));
-    for (name, body) in old.chain(read.iter().map(|(name, body)| (name, &body[..]))) {
+    for (name, body) in bodies {
         plain.put_bytes(&name.0);
         plain.put_varint(body.len() as u64);
         plain.put_bytes(body);
@@ -88,15 +89,16 @@ fn read(repository: &Repository, file: &Path) -> Option<Remembered> {
     let key = repository.keys().seal_key(Kind::Snapshot, &header.salt);
     let plain = key.open(&associated_data(&header), &bytes[HEADER_BYTES..])?;
     let mut reader = Reader::new(&plain);
-    let mut places = HashMap::new();
+    let mut entries = Vec::new();
     while reader.remaining() > 0 {
         let name = ObjectName(reader.array("name").ok()?);
         let len = reader.length(RECORD_BYTES_MAX as usize, "length").ok()?;
         let start = reader.position();
         reader.bytes(len, "body").ok()?;
-        places.insert(name, start..start + len);
+        entries.push((name, start..start + len));
     }
-    Some(Remembered { plain, places })
+    let by_name = entries.iter().enumerate().map(|(at, (name, _))| (*name, at)).collect();
+    Some(Remembered { plain, entries, by_name })
 }
 
 fn replace(file: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {

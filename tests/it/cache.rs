@@ -241,6 +241,12 @@ fn snapshots_are_remembered_but_never_made_up() {
         let truth = repository.snapshots().unwrap();
         let plain = |found: &[Stored]| found.iter().map(|stored| (stored.id, stored.snapshot.clone())).collect::<Vec<_>>();
         assert!(plain(&at_hand.0) == plain(&truth.0));
+        for (back, stored) in truth.0.iter().rev().enumerate() {
+            assert_eq!(repository.newest(back, |_| true).unwrap().unwrap().id, stored.id);
+        }
+        assert!(repository.newest(truth.0.len(), |_| true).unwrap().is_none());
+        let third = &truth.0[2].snapshot.tags;
+        assert_eq!(repository.newest(0, |stored| stored.snapshot.tags == *third).unwrap().unwrap().id, truth.0[2].id);
         assert_eq!(at_hand.1.len(), truth.1.len());
         gets
     };
