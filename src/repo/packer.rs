@@ -1,13 +1,14 @@
 //! Frames are put into packs, packs into the store, and what they hold into index segments: never before they are durable.
 //!
-//! Sealers append to an open pack for each kind. A full pack goes to one thread that stores packs and, after enough of them and at the
-//! end, an index segment; only then does this host's index hear of it.
+//! Sealers append to an open pack for each kind. Full packs go to a few threads that store them, since a disk that is asked to make one
+//! pack durable at a time is idle for much of it. After enough packs and at the end one of the threads stores an index segment of those
+//! that are durable; only then does this host's index hear of them.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 
 use super::locate::Locator;
 use super::objects;
@@ -102,46 +103,63 @@ pub struct UploadTotals {
     pub packs: AtomicU64,
 }
 
-/// Stores packs and index segments on one thread.
+/// Packs that are durable, but that no index segment lists yet.
+#[derive(Default)]
+struct Unlisted {
+    packs: Vec<PackRecord>,
+    chunks: usize,
+}
+
+/// Stores packs and index segments, on several threads.
 pub struct Uploader {
     pub locator: Arc<Locator>,
     pub stock: Arc<Stock>,
     /// Chunks the index has been told of since they were last taken from here.
-    pub merged: Arc<Mutex<Vec<ChunkId>>>,
-    pub totals: Arc<UploadTotals>,
+    pub merged: Mutex<Vec<ChunkId>>,
+    pub totals: UploadTotals,
     /// Packs stored by this run.
-    pub stored: Arc<Mutex<HashSet<ObjectName>>>,
+    pub stored: Mutex<HashSet<ObjectName>>,
     /// Go through all motions but store nothing.
     pub dry_run: bool,
     /// For its sealers: a pack's footer is sealed under the salt in its header.
     pub packer: Arc<Packer>,
     pub segment_sealer: Sealer,
+    unlisted: Mutex<Unlisted>,
 }
 
 impl Uploader {
-    /// Stores what comes until the senders hang up, then the last index segment.
-    pub fn run(self, packs: &Receiver<ClosedPack>) -> Result<()> {
-        let mut stored = Vec::new();
-        let mut chunks = 0;
-        for pack in packs {
-            chunks += pack.frames.iter().map(|frame| frame.table.len()).sum::<usize>();
-            match self.store_pack(pack) {
-                Ok(pack) => stored.push(pack),
-                Err(error) => {
-                    // What was stored so far need not be stored again by the next run.
-                    let listed = if stored.is_empty() { Ok(()) } else { self.store_segment(stored) };
-                    drop(listed);
-                    return Err(error);
-                }
-            }
-            if chunks >= CHECKPOINT_CHUNKS {
-                self.store_segment(std::mem::take(&mut stored))?;
-                chunks = 0;
-            }
+    pub fn new(locator: Arc<Locator>, stock: Arc<Stock>, packer: Arc<Packer>, segment_sealer: Sealer, dry_run: bool) -> Self {
+        Self {
+            locator,
+            stock,
+            packer,
+            segment_sealer,
+            dry_run,
+            merged: Mutex::default(),
+            totals: UploadTotals::default(),
+            stored: Mutex::default(),
+            unlisted: Mutex::default(),
         }
-        match stored.is_empty() {
+    }
+
+    /// Stores one pack, and a segment if it is time for one.
+    pub fn work(&self, pack: ClosedPack) -> Result<()> {
+        let pack = self.store_pack(pack)?;
+        let due = {
+            let mut unlisted = self.unlisted.lock().expect("no panic holds it");
+            unlisted.chunks += pack.frames.iter().map(|frame| frame.table.len()).sum::<usize>();
+            unlisted.packs.push(pack);
+            (unlisted.chunks >= CHECKPOINT_CHUNKS).then(|| std::mem::take(&mut *unlisted))
+        };
+        due.map_or(Ok(()), |unlisted| self.store_segment(unlisted.packs))
+    }
+
+    /// Stores the last index segment; after a failure too, since what was stored so far need not be stored again by the next run.
+    pub fn finish(&self) -> Result<()> {
+        let unlisted = std::mem::take(&mut *self.unlisted.lock().expect("no panic holds it"));
+        match unlisted.packs.is_empty() {
             true => Ok(()),
-            false => self.store_segment(stored),
+            false => self.store_segment(unlisted.packs),
         }
     }
 
