@@ -41,11 +41,18 @@ pub struct Packer {
     data: (Sealer, Mutex<Option<OpenPack>>),
     catalog: (Sealer, Mutex<Option<OpenPack>>),
     uploads: Mutex<Option<Sender<ClosedPack>>>,
+    /// Memory of packs that are stored, for the next ones: fresh pages cost as much as copying.
+    spare: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Packer {
     pub fn new(data: Sealer, catalog: Sealer, uploads: Sender<ClosedPack>) -> Self {
-        Self { data: (data, Mutex::default()), catalog: (catalog, Mutex::default()), uploads: Mutex::new(Some(uploads)) }
+        Self {
+            data: (data, Mutex::default()),
+            catalog: (catalog, Mutex::default()),
+            uploads: Mutex::new(Some(uploads)),
+            spare: Mutex::default(),
+        }
     }
 
     fn side(&self, kind: Kind) -> &(Sealer, Mutex<Option<OpenPack>>) {
@@ -57,19 +64,29 @@ impl Packer {
     }
 
     /// Appends a sealed frame to the open pack of its kind.
-    pub fn add(&self, kind: Kind, mut record: FrameRecord, sealed: Vec<u8>) -> Result<()> {
+    pub fn add(&self, kind: Kind, mut record: FrameRecord, sealed: &[u8]) -> Result<()> {
         let (sealer, open) = self.side(kind);
         let mut open = open.lock().expect("no panic holds it");
-        let pack = open.get_or_insert_with(|| OpenPack { bytes: sealer.header().encode(), frames: Vec::new(), chunks: 0 });
+        let pack = open.get_or_insert_with(|| {
+            let mut bytes = self.spare.lock().expect("no panic holds it").pop().unwrap_or_default();
+            bytes.extend_from_slice(&sealer.header().encode());
+            OpenPack { bytes, frames: Vec::new(), chunks: 0 }
+        });
         record.offset = pack.bytes.len() as u64;
         assert!(pack.frames.last().map_or(FRAMES_START, FrameRecord::end) == record.offset);
-        pack.bytes.extend_from_slice(&sealed);
+        pack.bytes.extend_from_slice(sealed);
         pack.chunks += record.table.len();
         pack.frames.push(record);
         match pack.bytes.len() >= PACK_BYTES_TARGET || pack.chunks >= CHECKPOINT_CHUNKS / 4 {
             true => self.close(kind, open.take()),
             false => Ok(()),
         }
+    }
+
+    /// Takes back the memory of a pack.
+    fn reuse(&self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        self.spare.lock().expect("no panic holds it").push(bytes);
     }
 
     fn close(&self, kind: Kind, open: Option<OpenPack>) -> Result<()> {
@@ -183,6 +200,7 @@ impl Uploader {
         self.totals.packs.fetch_add(1, Ordering::Relaxed);
         self.stock.add_pack(name, size);
         self.stored.lock().expect("no panic holds it").insert(name);
+        self.packer.reuse(bytes);
         Ok(PackRecord { name, kind, size, frames })
     }
 
