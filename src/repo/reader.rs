@@ -1,11 +1,13 @@
 //! Reading frames: from recipes to verified bytes.
 //!
-//! A frame is opened, decompressed and every chunk of it verified before anything is handed on. Every place of a frame is tried; if
-//! all fail, its chunks are looked for in other frames, and those that are nowhere are marked lost. Fetching is batch by batch: the
+//! A frame is opened and decompressed, and every chunk of it verified before it is handed on; for fetching, only those that are wanted,
+//! since much may be read for a few of them, or for what was stored as a delta, which is verified itself. Every place of a frame is
+//! tried; if all fail, its chunks are looked for in other frames, and those that are nowhere are marked lost. Fetching is batch by batch: the
 //! frames of the next batches are decoded, on all cores, while one is used; the order never changes.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, TryLockError};
 
 use crossbeam_channel::Sender;
@@ -24,8 +26,11 @@ use crate::id::{FrameId, ObjectName};
 use crate::index::IndexedPack;
 use crate::limits::*;
 
-/// A decoded frame, every chunk verified.
+/// A decoded frame.
 pub struct Frame {
+    kind: Kind,
+    /// Every chunk fits its id.
+    verified: bool,
     pub table: ChunkTable,
     /// Where each chunk begins in `bytes`; `None` for one that is not there.
     starts: Vec<Option<u32>>,
@@ -83,7 +88,7 @@ impl Frame {
         Some(&self.bytes[start..start + len])
     }
 
-    fn new(record: &FrameRecord, bytes: Vec<u8>, spare: Arc<Spare>) -> Self {
+    fn new(kind: Kind, record: &FrameRecord, bytes: Vec<u8>, spare: Arc<Spare>) -> Self {
         let (table, delta) = (record.table.clone(), record.is_delta());
         let mut at = 0;
         let place = |(i, &len): (usize, &u32)| {
@@ -94,7 +99,7 @@ impl Frame {
             })
         };
         let starts = table.lens().iter().enumerate().map(place).collect();
-        Self { table, starts, bytes, delta, damage: None, spare }
+        Self { kind, verified: false, table, starts, bytes, delta, damage: None, spare }
     }
 }
 
@@ -116,6 +121,14 @@ pub struct Fetched<T> {
 enum Copies {
     All,
     Plain,
+}
+
+/// Which chunks of a frame are verified.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verify {
+    All,
+    /// None yet: whoever hands them on does it.
+    Later,
 }
 
 /// Which bases will do.
@@ -167,30 +180,37 @@ impl Reader {
 
     /// A frame, decoded once while it stays in the cache.
     pub fn frame(&self, id: &FrameId) -> Result<Arc<Frame>> {
+        self.shelved(id, Verify::All)
+    }
+
+    fn shelved(&self, id: &FrameId, verify: Verify) -> Result<Arc<Frame>> {
         let slot = self.slot(&self.frames, id);
         let mut slot = slot.lock().expect("no panic holds it");
-        if let Some(frame) = &*slot {
+        if let Some(frame) = slot.as_ref().filter(|frame| frame.verified || verify == Verify::Later) {
             return Ok(frame.clone());
         }
-        let frame = match ready(&self.bases, id) {
+        let frame = match ready(&self.bases, id).filter(|frame| frame.verified || verify == Verify::Later) {
             Some(frame) => frame,
-            None => Arc::new(self.read(id)?),
+            None => Arc::new(self.read(id, verify)?),
         };
         *slot = Some(frame.clone());
         Ok(frame)
     }
 
     /// A frame to be the base of a delta: never read from a delta copy, so decoding is one step deep.
-    fn base_frame(&self, id: &FrameId, bases: Bases) -> Result<Arc<Frame>> {
-        if let Some(frame) = ready(&self.frames, id).filter(|frame| !frame.delta) {
+    fn base_frame(&self, id: &FrameId, bases: Bases, verify: Verify) -> Result<Arc<Frame>> {
+        let will_do = |frame: &Arc<Frame>| {
+            !frame.delta && (frame.verified || verify == Verify::Later) && (frame.damage.is_none() || bases == Bases::Any)
+        };
+        if let Some(frame) = ready(&self.frames, id).filter(will_do) {
             return Ok(frame);
         }
         let slot = self.slot(&self.bases, id);
         let mut slot = slot.lock().expect("no panic holds it");
-        if let Some(frame) = slot.as_ref().filter(|frame| bases == Bases::Any || frame.damage.is_none()) {
+        if let Some(frame) = slot.as_ref().filter(|frame| will_do(frame)) {
             return Ok(frame.clone());
         }
-        let frame = match (self.read_places(id, Copies::Plain), bases) {
+        let frame = match (self.read_places(id, Copies::Plain, verify), bases) {
             (Err(trouble), Bases::Any) => self.salvage(id, trouble, Copies::Plain)?,
             (result, _) => result?,
         };
@@ -209,12 +229,12 @@ impl Reader {
         shelf.lock().expect("no panic holds it").get_or_insert(*id, Default::default).clone()
     }
 
-    fn read(&self, id: &FrameId) -> Result<Frame> {
-        self.read_places(id, Copies::All).or_else(|trouble| self.salvage(id, trouble, Copies::All))
+    fn read(&self, id: &FrameId, verify: Verify) -> Result<Frame> {
+        self.read_places(id, Copies::All, verify).or_else(|trouble| self.salvage(id, trouble, Copies::All))
     }
 
     /// Tries every place where the index says a frame is; if that fails, also those that no segment lists.
-    fn read_places(&self, id: &FrameId, copies: Copies) -> Result<Frame> {
+    fn read_places(&self, id: &FrameId, copies: Copies, verify: Verify) -> Result<Frame> {
         let mut trouble = Error::damaged(format!("frame {id}"), "no index segment lists it");
         let mut tried = HashSet::new();
         for attempt in 0..2 {
@@ -225,7 +245,7 @@ impl Reader {
                 if copies == Copies::Plain && location.info.is_delta() || !tried.insert(pack.name) {
                     continue;
                 }
-                match self.read_listed(&pack, id) {
+                match self.read_listed(&pack, id, verify) {
                     Ok(frame) if copies == Copies::Plain && frame.delta => {}
                     Ok(frame) => return Ok(frame),
                     Err(error) => trouble = error,
@@ -238,8 +258,12 @@ impl Reader {
         Err(trouble)
     }
 
-    /// Reads a frame from a pack.
+    /// Reads a frame from a pack, and verifies every chunk of it.
     pub fn read_from(&self, pack: &IndexedPack, record: &FrameRecord) -> Result<Frame> {
+        self.read_copy(pack, record, Verify::All)
+    }
+
+    fn read_copy(&self, pack: &IndexedPack, record: &FrameRecord, verify: Verify) -> Result<Frame> {
         let place = Place::pack(pack.name);
         let key = self.pack_key(pack.name)?;
         let mut memory = SEALED.take();
@@ -247,11 +271,11 @@ impl Reader {
         memory.resize(memory.len().max(len), 0);
         let sealed = &mut memory[..len];
         self.locator.backend().read_at(&place, record.offset, sealed)?;
-        let decoded = self.decode(&key, record, sealed).or_else(|_| {
+        let decoded = self.open(&key, record, sealed, verify).or_else(|_| {
             // Perhaps it was only the way here: once more, from the medium.
             self.locator.backend().forget_cached(&place);
             self.locator.backend().read_at(&place, record.offset, sealed)?;
-            self.decode(&key, record, sealed)
+            self.open(&key, record, sealed, verify)
         });
         SEALED.set(memory);
         decoded.map_err(|error| match error {
@@ -260,9 +284,9 @@ impl Reader {
         })
     }
 
-    fn read_listed(&self, pack: &IndexedPack, id: &FrameId) -> Result<Frame> {
+    fn read_listed(&self, pack: &IndexedPack, id: &FrameId, verify: Verify) -> Result<Frame> {
         let record = self.locator.record_in(pack, id)?;
-        self.read_from(pack, &record)
+        self.read_copy(pack, &record, verify)
     }
 
     fn pack_key(&self, name: ObjectName) -> Result<Arc<(Kind, SealKey)>> {
@@ -281,12 +305,16 @@ impl Reader {
     /// Opens a frame's box, decompresses it and verifies table and chunks. A base is never read from a delta copy.
     /// Where a base has no good plain copy, its chunks are looked for elsewhere.
     pub fn decode(&self, key: &(Kind, SealKey), record: &FrameRecord, sealed: &[u8]) -> Result<Frame> {
+        self.open(key, record, sealed, Verify::All)
+    }
+
+    fn open(&self, key: &(Kind, SealKey), record: &FrameRecord, sealed: &[u8], verify: Verify) -> Result<Frame> {
         let damaged = |why: &str| Error::damaged(format!("frame {}", record.id), why);
         let (kind, key) = key;
         if self.locator.keys().frame_id(&record.table) != record.id {
             return Err(damaged("its chunk table does not fit its id"));
         }
-        let prefix = record.base.as_ref().map(|base| self.prefix(base, Bases::Any)).transpose()?;
+        let prefix = record.base.as_ref().map(|base| self.prefix_with(base, Bases::Any, verify)).transpose()?;
         let mut bytes = self.spare.take();
         OPENED.with_borrow_mut(|(opened, decompressor)| {
             let associated_data = record.seal_info().associated_data(&self.locator.repository(), *kind);
@@ -295,30 +323,39 @@ impl Reader {
             let done = decompressor.decompress_into(record.codec, prefix.as_deref(), compressed, record.present_len(), &mut bytes);
             done.map_err(|error| damaged(&error.to_string()))
         })?;
-        let frame = Frame::new(record, bytes, self.spare.clone());
-        self.verify(&frame, *kind).map_err(damaged)?;
+        let mut frame = Frame::new(*kind, record, bytes, self.spare.clone());
+        self.verify_lengths(&frame).map_err(damaged)?;
+        if verify == Verify::All {
+            frame.verified = self.fits(&frame, 0..frame.table.len());
+            frame.verified.then_some(()).ok_or_else(|| damaged("a chunk does not fit its id"))?;
+        }
         Ok(frame)
     }
 
-    fn verify(&self, frame: &Frame, kind: Kind) -> std::result::Result<(), &'static str> {
+    fn verify_lengths(&self, frame: &Frame) -> std::result::Result<(), &'static str> {
         let present: usize = (0..frame.table.len()).filter_map(|i| frame.starts[i].map(|_| frame.table.lens()[i] as usize)).sum();
         if present != frame.bytes.len() {
             return Err("its chunks have other lengths than its bytes");
         }
-        for (i, id) in frame.table.ids().iter().enumerate() {
-            if frame.chunk(i).is_some_and(|bytes| self.locator.keys().chunk_id(kind, bytes) != *id) {
-                return Err("a chunk does not fit its id");
-            }
-        }
         Ok(())
+    }
+
+    /// Whether chunks fit their ids; those that are not there do.
+    fn fits(&self, frame: &Frame, mut ordinals: Range<usize>) -> bool {
+        let fits = |ordinal: usize, id| frame.chunk(ordinal).is_none_or(|bytes| self.locator.keys().chunk_id(frame.kind, bytes) == id);
+        frame.verified || ordinals.all(|ordinal| frame.table.ids().get(ordinal).is_none_or(|id| fits(ordinal, *id)))
     }
 
     /// The old chunks of a base, end to end, each once.
     pub fn prefix(&self, base: &Base, bases: Bases) -> Result<Vec<u8>> {
+        self.prefix_with(base, bases, Verify::All)
+    }
+
+    fn prefix_with(&self, base: &Base, bases: Bases, verify: Verify) -> Result<Vec<u8>> {
         let mut prefix = Vec::new();
         let mut seen = HashSet::new();
         for run in &base.0 {
-            let frame = self.base_frame(&run.frame, bases)?;
+            let frame = self.base_frame(&run.frame, bases, verify)?;
             for ordinal in (run.first..run.first + run.count).filter(|&ordinal| seen.insert((run.frame, ordinal))) {
                 let lost = || Error::damaged(format!("frame {}", run.frame), "a chunk of a base is not there");
                 prefix.extend_from_slice(frame.chunk(ordinal as usize).ok_or_else(lost)?);
@@ -369,7 +406,16 @@ impl Reader {
             }
         }
         let spare = self.spare.clone();
-        Ok(Frame { table, starts, bytes: ordered, delta: false, damage: Some(trouble.to_string()), spare })
+        Ok(Frame {
+            kind: Kind::DataPack,
+            verified: true,
+            table,
+            starts,
+            bytes: ordered,
+            delta: false,
+            damage: Some(trouble.to_string()),
+            spare,
+        })
     }
 
     /// Hands the wanted runs with their frames to `each`, in order, a batch at a time. Up to three batches are under way: while one is
@@ -384,7 +430,7 @@ impl Reader {
             let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
             for _ in 0..threads {
                 let queue = queue.clone();
-                scope.spawn(move || queue.into_iter().for_each(|job| job.done(self.frame(&job.id))));
+                scope.spawn(move || queue.into_iter().for_each(|job| job.done(self.wanted(&job))));
             }
             let (sender, receiver) = crossbeam_channel::bounded(1);
             scope.spawn(move || {
@@ -408,26 +454,33 @@ impl Reader {
 
     /// Takes what the next few frames hold of what is wanted, and has these decoded.
     fn batch<T>(&self, wanted: &mut impl Iterator<Item = Result<Wanted<T>>>, jobs: &Sender<Job>) -> Result<Vec<(Wanted<T>, Arc<Decoded>)>> {
-        let mut frames: HashMap<FrameId, Arc<Decoded>> = HashMap::new();
-        let mut order = Vec::new();
+        let mut frames: HashMap<FrameId, usize> = HashMap::new();
+        let mut order: Vec<Job> = Vec::new();
         let mut batch = Vec::new();
-        while frames.len() < FETCH_FRAMES && batch.len() < FRAME_CHUNKS_MAX {
+        while order.len() < FETCH_FRAMES && batch.len() < FRAME_CHUNKS_MAX {
             let Some(item) = wanted.next().transpose()? else { break };
-            let decoded = frames.entry(item.run.frame).or_insert_with(|| {
-                order.push(item.run.frame);
-                Arc::default()
-            });
-            batch.push((decoded.clone(), item));
+            let index = *frames.entry(item.run.frame).or_insert(order.len());
+            if index == order.len() {
+                order.push(Job { id: item.run.frame, ordinals: Vec::new(), decoded: Arc::default() });
+            }
+            order[index].ordinals.push(item.run.first as usize..(item.run.first + item.run.count) as usize);
+            batch.push((item, order[index].decoded.clone()));
         }
         // Frames stored as deltas come after the others, which are likely to be their bases.
-        let is_delta = |id: &FrameId| self.locator.places(id).first().is_some_and(|(_, location)| location.info.is_delta());
+        let is_delta = |job: &Job| self.locator.places(&job.id).first().is_some_and(|(_, location)| location.info.is_delta());
         order.sort_by_cached_key(is_delta);
-        for id in order {
-            let decoded = frames[&id].clone();
+        for job in order {
             // Nobody hangs up before this thread does.
-            let _ = jobs.send(Job { id, decoded });
+            let _ = jobs.send(job);
         }
-        Ok(batch.into_iter().map(|(decoded, item)| (item, decoded)).collect())
+        Ok(batch)
+    }
+
+    /// A frame whose wanted chunks are verified; if one does not fit, all of the frame and its bases are verified, and other copies tried.
+    fn wanted(&self, job: &Job) -> Result<Arc<Frame>> {
+        let frame = self.shelved(&job.id, Verify::Later)?;
+        let mut ordinals = job.ordinals.iter().cloned();
+        if ordinals.all(|ordinals| self.fits(&frame, ordinals)) { Ok(frame) } else { self.frame(&job.id) }
     }
 }
 
@@ -437,6 +490,8 @@ type Decoded = OnceLock<std::result::Result<Arc<Frame>, Arc<Error>>>;
 /// A frame to be decoded.
 struct Job {
     id: FrameId,
+    /// The chunks that are wanted.
+    ordinals: Vec<Range<usize>>,
     decoded: Arc<Decoded>,
 }
 
