@@ -5,6 +5,8 @@
 
 mod catalog;
 mod cursor;
+mod fetch;
+mod frames;
 mod gather;
 mod ingest;
 mod locate;
@@ -22,9 +24,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 pub use catalog::{CatalogReader, CatalogWriter, PendingEntry, WrittenCatalog};
+pub use fetch::{Fetched, Wanted};
+pub use frames::Frame;
 pub use ingest::{Ingest, Ingested};
 pub use locate::{Contents, Locator, Presence};
-pub use reader::{Fetched, Frame, Reader, Wanted};
+pub use reader::Reader;
 pub use runs::Runs;
 pub use snapshots::{Filter as SnapshotFilter, Selection, Stored};
 pub use stock::Stock;

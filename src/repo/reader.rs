@@ -1,18 +1,16 @@
 //! Reading frames: from recipes to verified bytes.
 //!
-//! A frame is opened and decompressed, and every chunk of it verified before it is handed on; for fetching, only those that are wanted,
-//! since much may be read for a few of them, or for what was stored as a delta, which is verified itself. Every place of a frame is
-//! tried; if all fail, its chunks are looked for in other frames, and those that are nowhere are marked lost. Fetching is batch by batch: the
-//! frames of the next batches are decoded, on all cores, while one is used; the order never changes.
+//! A frame is opened and decompressed, and every chunk of it verified before it is handed on. Every place of a frame is tried; if
+//! all fail, its chunks are looked for in other frames, and those that are nowhere are marked lost.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, OnceLock, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 
-use crossbeam_channel::Sender;
 use lru::LruCache;
 
+use super::frames::{Frame, Spare};
 use super::locate::Locator;
 use crate::backend::Place;
 use crate::compression::Decompressor;
@@ -20,101 +18,10 @@ use crate::crypto::SealKey;
 use crate::error::{Error, Result};
 use crate::format::codec::Reader as Fields;
 use crate::format::envelope::{HEADER_BYTES, Header, Kind};
-use crate::format::frame::{Base, ChunkTable, FrameRecord};
-use crate::format::recipe::Run;
+use crate::format::frame::{Base, FrameRecord};
 use crate::id::{FrameId, ObjectName};
 use crate::index::IndexedPack;
 use crate::limits::*;
-
-/// A decoded frame.
-pub struct Frame {
-    kind: Kind,
-    /// Every chunk fits its id.
-    verified: bool,
-    pub table: ChunkTable,
-    /// Where each chunk begins in `bytes`; `None` for one that is not there.
-    starts: Vec<Option<u32>>,
-    bytes: Vec<u8>,
-    /// Whether it was stored as a delta.
-    pub delta: bool,
-    /// What is wrong with it, where chunks had to be found elsewhere or are lost.
-    pub damage: Option<String>,
-    /// Takes the memory back.
-    spare: Arc<Spare>,
-}
-
-/// Memory of frames that are not needed any more, for the next ones: fresh pages cost a tenth of reading a frame.
-#[derive(Default)]
-struct Spare(Mutex<Vec<Vec<u8>>>);
-
-/// As many as are decoded at a time on most machines.
-const SPARE_FRAMES: usize = 16;
-
-impl Spare {
-    fn take(&self) -> Vec<u8> {
-        self.0.lock().expect("no panic holds it").pop().unwrap_or_default()
-    }
-
-    fn give(&self, bytes: Vec<u8>) {
-        let mut spare = self.0.lock().expect("no panic holds it");
-        if spare.len() < SPARE_FRAMES && bytes.capacity() <= FRAME_BYTES_MAX {
-            spare.push(bytes);
-        }
-    }
-}
-
-impl Drop for Frame {
-    fn drop(&mut self) {
-        self.spare.give(std::mem::take(&mut self.bytes));
-    }
-}
-
-impl Frame {
-    /// A chunk's bytes, or nothing if they are lost.
-    pub fn chunk(&self, ordinal: usize) -> Option<&[u8]> {
-        let start = (*self.starts.get(ordinal)?)? as usize;
-        Some(&self.bytes[start..start + self.table.lens()[ordinal] as usize])
-    }
-
-    /// The bytes of neighbouring chunks, if all are there.
-    pub fn chunks(&self, run: &Run) -> Option<&[u8]> {
-        let (first, end) = (run.first as usize, (run.first + run.count) as usize);
-        let lens = self.table.lens().get(first..end)?;
-        if self.starts[first..end].iter().any(Option::is_none) {
-            return None;
-        }
-        let start = self.starts[first]? as usize;
-        let len: usize = lens.iter().map(|&len| len as usize).sum();
-        Some(&self.bytes[start..start + len])
-    }
-
-    fn new(kind: Kind, record: &FrameRecord, bytes: Vec<u8>, spare: Arc<Spare>) -> Self {
-        let (table, delta) = (record.table.clone(), record.is_delta());
-        let mut at = 0;
-        let place = |(i, &len): (usize, &u32)| {
-            record.has(i).then(|| {
-                let start = at;
-                at += len;
-                start
-            })
-        };
-        let starts = table.lens().iter().enumerate().map(place).collect();
-        Self { kind, verified: false, table, starts, bytes, delta, damage: None, spare }
-    }
-}
-
-/// A run that somebody wants, and what for.
-pub struct Wanted<T> {
-    pub tag: T,
-    pub run: Run,
-}
-
-/// A run and its frame; the error is shared by all runs of the frame.
-pub struct Fetched<T> {
-    pub tag: T,
-    pub run: Run,
-    pub frame: std::result::Result<Arc<Frame>, Arc<Error>>,
-}
 
 /// Which copies of a frame are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -125,7 +32,7 @@ enum Copies {
 
 /// Which chunks of a frame are verified.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Verify {
+pub(super) enum Verify {
     All,
     /// None yet: whoever hands them on does it.
     Later,
@@ -144,6 +51,8 @@ thread_local! {
     // Memory that is used again for each frame a thread reads.
     /// What is sealed. Whoever reads a frame takes it out, since a base may have to be read meanwhile.
     static SEALED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// The chunks of a base.
+    static PREFIX: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     /// What was opened, and what decompresses it.
     static OPENED: RefCell<(Vec<u8>, Decompressor)> = RefCell::default();
 }
@@ -183,7 +92,7 @@ impl Reader {
         self.shelved(id, Verify::All)
     }
 
-    fn shelved(&self, id: &FrameId, verify: Verify) -> Result<Arc<Frame>> {
+    pub(super) fn shelved(&self, id: &FrameId, verify: Verify) -> Result<Arc<Frame>> {
         let slot = self.slot(&self.frames, id);
         let mut slot = slot.lock().expect("no panic holds it");
         if let Some(frame) = slot.as_ref().filter(|frame| frame.verified || verify == Verify::Later) {
@@ -217,6 +126,13 @@ impl Reader {
         let frame = Arc::new(frame);
         *slot = Some(frame.clone());
         Ok(frame)
+    }
+
+    /// Keeps more decoded: what was stored over many nights is read from here and there, and restores use little else.
+    pub(super) fn widen(&self) {
+        let frames = |bytes: usize| (bytes / FRAME_BYTES_TARGET).try_into().expect("at least one frame");
+        self.frames.lock().expect("no panic holds it").resize(frames(FETCH_CACHE_BYTES));
+        self.bases.lock().expect("no panic holds it").resize(frames(FETCH_BASES_BYTES));
     }
 
     /// Keeps a frame that was read from a plain copy, for deltas that are based on it.
@@ -314,15 +230,23 @@ impl Reader {
         if self.locator.keys().frame_id(&record.table) != record.id {
             return Err(damaged("its chunk table does not fit its id"));
         }
-        let prefix = record.base.as_ref().map(|base| self.prefix_with(base, Bases::Any, verify)).transpose()?;
+        let mut memory = PREFIX.take();
+        let prefix = match &record.base {
+            Some(base) => {
+                self.gather_prefix(base, Bases::Any, verify, &mut memory)?;
+                Some(&memory[..])
+            }
+            None => None,
+        };
         let mut bytes = self.spare.take();
         OPENED.with_borrow_mut(|(opened, decompressor)| {
             let associated_data = record.seal_info().associated_data(&self.locator.repository(), *kind);
             let compressed = key.open_into(&associated_data, sealed, opened);
             let compressed = compressed.ok_or_else(|| damaged("its seal does not fit its bytes"))?;
-            let done = decompressor.decompress_into(record.codec, prefix.as_deref(), compressed, record.present_len(), &mut bytes);
+            let done = decompressor.decompress_into(record.codec, prefix, compressed, record.present_len(), &mut bytes);
             done.map_err(|error| damaged(&error.to_string()))
         })?;
+        PREFIX.set(memory);
         let mut frame = Frame::new(*kind, record, bytes, self.spare.clone());
         self.verify_lengths(&frame).map_err(damaged)?;
         if verify == Verify::All {
@@ -341,18 +265,30 @@ impl Reader {
     }
 
     /// Whether chunks fit their ids; those that are not there do.
-    fn fits(&self, frame: &Frame, mut ordinals: Range<usize>) -> bool {
+    pub(super) fn fits(&self, frame: &Frame, mut ordinals: Range<usize>) -> bool {
         let fits = |ordinal: usize, id| frame.chunk(ordinal).is_none_or(|bytes| self.locator.keys().chunk_id(frame.kind, bytes) == id);
         frame.verified || ordinals.all(|ordinal| frame.table.ids().get(ordinal).is_none_or(|id| fits(ordinal, *id)))
     }
 
-    /// The old chunks of a base, end to end, each once.
-    pub fn prefix(&self, base: &Base, bases: Bases) -> Result<Vec<u8>> {
-        self.prefix_with(base, bases, Verify::All)
+    /// Stored bytes for each plain byte of the frames of a base.
+    pub fn ratio(&self, base: &Base) -> f64 {
+        let frames: HashSet<FrameId> = base.0.iter().map(|run| run.frame).collect();
+        let plain = |id| self.locator.places(&id).into_iter().map(|(_, location)| location).find(|location| !location.info.is_delta());
+        let lens =
+            frames.into_iter().filter_map(plain).map(|location| (u64::from(location.stored_len), u64::from(location.info.plain_len)));
+        let (stored, plain) = lens.fold((0, 0), |sum, lens| (sum.0 + lens.0, sum.1 + lens.1));
+        if plain == 0 { 1.0 } else { stored as f64 / plain as f64 }
     }
 
-    fn prefix_with(&self, base: &Base, bases: Bases, verify: Verify) -> Result<Vec<u8>> {
+    /// The old chunks of a base, end to end, each once.
+    pub fn prefix(&self, base: &Base, bases: Bases) -> Result<Vec<u8>> {
         let mut prefix = Vec::new();
+        self.gather_prefix(base, bases, Verify::All, &mut prefix)?;
+        Ok(prefix)
+    }
+
+    fn gather_prefix(&self, base: &Base, bases: Bases, verify: Verify, prefix: &mut Vec<u8>) -> Result<()> {
+        prefix.clear();
         let mut seen = HashSet::new();
         for run in &base.0 {
             let frame = self.base_frame(&run.frame, bases, verify)?;
@@ -364,7 +300,7 @@ impl Reader {
                 return Err(Error::damaged(format!("frame {}", run.frame), "a base is beyond the limit"));
             }
         }
-        Ok(prefix)
+        Ok(())
     }
 
     /// Puts a frame together from chunks stored in other frames; what is nowhere is lost.
@@ -416,95 +352,6 @@ impl Reader {
             damage: Some(trouble.to_string()),
             spare,
         })
-    }
-
-    /// Hands the wanted runs with their frames to `each`, in order, a batch at a time. Up to three batches are under way: while one is
-    /// used, frames of the next are decoded, by as many threads as there are cores.
-    pub fn fetch<T: Send>(
-        &self,
-        wanted: impl Iterator<Item = Result<Wanted<T>>> + Send,
-        mut each: impl FnMut(Vec<Fetched<T>>) -> Result<()>,
-    ) -> Result<()> {
-        let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
-        std::thread::scope(|scope| {
-            let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
-            for _ in 0..threads {
-                let queue = queue.clone();
-                scope.spawn(move || queue.into_iter().for_each(|job| job.done(self.wanted(&job))));
-            }
-            let (sender, receiver) = crossbeam_channel::bounded(1);
-            scope.spawn(move || {
-                let mut wanted = wanted.peekable();
-                while wanted.peek().is_some() {
-                    let batch = self.batch(&mut wanted, &jobs);
-                    let failed = batch.is_err();
-                    if sender.send(batch).is_err() || failed {
-                        return;
-                    }
-                }
-            });
-            for batch in receiver {
-                let fetched =
-                    |(Wanted { tag, run }, decoded): (Wanted<T>, Arc<Decoded>)| Fetched { tag, run, frame: decoded.wait().clone() };
-                each(batch?.into_iter().map(fetched).collect())?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Takes what the next few frames hold of what is wanted, and has these decoded.
-    fn batch<T>(&self, wanted: &mut impl Iterator<Item = Result<Wanted<T>>>, jobs: &Sender<Job>) -> Result<Vec<(Wanted<T>, Arc<Decoded>)>> {
-        let mut frames: HashMap<FrameId, usize> = HashMap::new();
-        let mut order: Vec<Job> = Vec::new();
-        let mut batch = Vec::new();
-        while order.len() < FETCH_FRAMES && batch.len() < FRAME_CHUNKS_MAX {
-            let Some(item) = wanted.next().transpose()? else { break };
-            let index = *frames.entry(item.run.frame).or_insert(order.len());
-            if index == order.len() {
-                order.push(Job { id: item.run.frame, ordinals: Vec::new(), decoded: Arc::default() });
-            }
-            order[index].ordinals.push(item.run.first as usize..(item.run.first + item.run.count) as usize);
-            batch.push((item, order[index].decoded.clone()));
-        }
-        // Frames stored as deltas come after the others, which are likely to be their bases.
-        let is_delta = |job: &Job| self.locator.places(&job.id).first().is_some_and(|(_, location)| location.info.is_delta());
-        order.sort_by_cached_key(is_delta);
-        for job in order {
-            // Nobody hangs up before this thread does.
-            let _ = jobs.send(job);
-        }
-        Ok(batch)
-    }
-
-    /// A frame whose wanted chunks are verified; if one does not fit, all of the frame and its bases are verified, and other copies tried.
-    fn wanted(&self, job: &Job) -> Result<Arc<Frame>> {
-        let frame = self.shelved(&job.id, Verify::Later)?;
-        let mut ordinals = job.ordinals.iter().cloned();
-        if ordinals.all(|ordinals| self.fits(&frame, ordinals)) { Ok(frame) } else { self.frame(&job.id) }
-    }
-}
-
-/// What became of a frame; the error is shared by all runs of it.
-type Decoded = OnceLock<std::result::Result<Arc<Frame>, Arc<Error>>>;
-
-/// A frame to be decoded.
-struct Job {
-    id: FrameId,
-    /// The chunks that are wanted.
-    ordinals: Vec<Range<usize>>,
-    decoded: Arc<Decoded>,
-}
-
-impl Job {
-    fn done(&self, result: Result<Arc<Frame>>) {
-        let _ = self.decoded.set(result.map_err(Arc::new));
-    }
-}
-
-impl Drop for Job {
-    fn drop(&mut self) {
-        // Whoever waits must not wait for ever if the decoding thread is gone.
-        self.decoded.get_or_init(|| Err(Arc::new(Error::ReadBack(format!("frame {}", self.id)))));
     }
 }
 

@@ -8,5 +8,6 @@ mod crash;
 mod damage;
 mod determinism;
 mod golden;
+mod nights;
 mod round_trip;
 mod tidy;
