@@ -9,11 +9,10 @@ import functools
 import itertools
 import os
 import random
-import re
 from datetime import datetime, timedelta
 from pathlib import Path
 
-BLOCK = 1 << 20
+from measure import BLOCK, size
 
 
 @functools.cache
@@ -50,13 +49,6 @@ class Dice(random.Random):
 def night(day):
     """When the dump of a night was made."""
     return datetime(2026, 3, 1, 2, 15, 7) + timedelta(days=day, seconds=day * 37 % 11)
-
-
-def size(text):
-    found = re.fullmatch(r"(\d+)([KMG]?)", text.upper().removesuffix("IB").removesuffix("B"))
-    if not found or int(found[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text} is no size")
-    return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]]
 
 
 def count(text):
