@@ -34,6 +34,9 @@ pub fn snapshot(stored: &Stored) -> Value {
     if let Some(parent) = snapshot.parent {
         value["parent"] = json!(parent);
     }
+    if let Some(original) = snapshot.original {
+        value["original"] = json!(original);
+    }
     value
 }
 

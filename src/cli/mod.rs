@@ -10,6 +10,7 @@ mod completions;
 mod context;
 mod dump;
 mod exit;
+mod forget;
 mod init;
 mod input;
 mod json;
@@ -25,6 +26,7 @@ mod signals;
 mod snapshots;
 mod stats;
 mod summary;
+mod tag;
 mod unlock;
 mod version;
 mod words;
@@ -71,6 +73,8 @@ enum Command {
     Dump(dump::Args),
     Snapshots(snapshots::Args),
     Ls(ls::Args),
+    Tag(tag::Args),
+    Forget(Box<forget::Args>),
     Check(check::Args),
     Stats(stats::Args),
     Cat(cat::Args),
@@ -87,6 +91,8 @@ impl Command {
             Self::Dump(args) => args.run(context),
             Self::Snapshots(args) => args.run(context),
             Self::Ls(args) => args.run(context),
+            Self::Tag(args) => args.run(context),
+            Self::Forget(args) => args.run(context),
             Self::Check(args) => args.run(context),
             Self::Stats(args) => args.run(context),
             Self::Cat(args) => args.run(context),
@@ -143,10 +149,22 @@ mod tests {
             "snap ls -l",
             "snap check --read-data-subset 1/7",
             "snap cat key 12",
+            "snap forget --keep-daily 7 --keep-weekly -1 --keep-tag a,b --group-by host,tags --host h -n",
+            "snap forget 40dc1520 latest~3 --dry-run",
+            "snap tag --add a,b --remove c latest",
+            "snap tag --tag old --set new",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
-        for line in ["snap", "snap prune", "snap check --read-data --read-data-subset 5%", "snap restore latest", "snap -q -v stats"] {
+        for line in [
+            "snap",
+            "snap tag latest",
+            "snap tag --set a --add b latest",
+            "snap prune",
+            "snap check --read-data --read-data-subset 5%",
+            "snap restore latest",
+            "snap -q -v stats",
+        ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

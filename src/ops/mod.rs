@@ -6,5 +6,7 @@ pub mod backup;
 pub mod browse;
 pub mod check;
 pub mod dump;
+pub mod forget;
 pub mod restore;
 pub mod stats;
+pub mod tag;

@@ -11,6 +11,7 @@ mod locate;
 mod objects;
 mod packer;
 mod reader;
+mod removal;
 mod runs;
 mod sealers;
 mod snapshots;
@@ -25,8 +26,9 @@ pub use catalog::{CatalogReader, CatalogWriter, PendingEntry, WrittenCatalog};
 pub use ingest::{Ingest, Ingested};
 pub use locate::{Contents, Locator, Presence};
 pub use reader::{Fetched, Frame, Reader, Wanted};
+pub use removal::Collections;
 pub use runs::Runs;
-pub use snapshots::{Filter as SnapshotFilter, Selection, Stored};
+pub use snapshots::{Filter as SnapshotFilter, Selection, Stored, Unreadable};
 pub use stock::Stock;
 pub use writer::{Cost, Writer, WriterOptions};
 

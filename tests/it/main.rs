@@ -7,6 +7,7 @@ mod cli;
 mod crash;
 mod damage;
 mod determinism;
+mod forget;
 mod golden;
 mod retention;
 mod round_trip;
