@@ -8,8 +8,10 @@ mod cat;
 mod check;
 mod completions;
 mod context;
+mod diff;
 mod dump;
 mod exit;
+mod find;
 mod forget;
 mod init;
 mod input;
@@ -73,6 +75,8 @@ enum Command {
     Dump(dump::Args),
     Snapshots(snapshots::Args),
     Ls(ls::Args),
+    Find(find::Args),
+    Diff(diff::Args),
     Tag(tag::Args),
     Forget(Box<forget::Args>),
     Check(check::Args),
@@ -91,6 +95,8 @@ impl Command {
             Self::Dump(args) => args.run(context),
             Self::Snapshots(args) => args.run(context),
             Self::Ls(args) => args.run(context),
+            Self::Find(args) => args.run(context),
+            Self::Diff(args) => args.run(context),
             Self::Tag(args) => args.run(context),
             Self::Forget(args) => args.run(context),
             Self::Check(args) => args.run(context),
@@ -153,6 +159,8 @@ mod tests {
             "snap forget 40dc1520 latest~3 --dry-run",
             "snap tag --add a,b --remove c latest",
             "snap tag --tag old --set new",
+            "snap diff --metadata 40dc1520:/etc latest:/etc",
+            "snap find -i *.conf passwd -s latest --host h -l",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
@@ -160,6 +168,8 @@ mod tests {
             "snap",
             "snap tag latest",
             "snap tag --set a --add b latest",
+            "snap find",
+            "snap diff latest",
             "snap prune",
             "snap check --read-data --read-data-subset 5%",
             "snap restore latest",

@@ -7,6 +7,7 @@ mod cli;
 mod crash;
 mod damage;
 mod determinism;
+mod diff;
 mod forget;
 mod golden;
 mod retention;
