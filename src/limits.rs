@@ -107,3 +107,8 @@ pub const STDERR_TAIL_BYTES: usize = 4 << 10;
 pub const PIPE_BYTES: usize = 1 << 20;
 /// An extended attribute's value.
 pub const XATTR_BYTES_MAX: usize = 16 << 20;
+
+/// How far ahead of this machine's clock a snapshot may be and not count as one from the future.
+pub const CLOCK_TOLERANCE_SECONDS: i64 = 600;
+/// Snapshots that one record names and that are removed together.
+pub const FORGET_BATCH: usize = 1024;

@@ -8,8 +8,11 @@ mod cat;
 mod check;
 mod completions;
 mod context;
+mod diff;
 mod dump;
 mod exit;
+mod find;
+mod forget;
 mod init;
 mod input;
 mod json;
@@ -25,6 +28,7 @@ mod signals;
 mod snapshots;
 mod stats;
 mod summary;
+mod tag;
 mod unlock;
 mod version;
 mod words;
@@ -71,6 +75,10 @@ enum Command {
     Dump(dump::Args),
     Snapshots(snapshots::Args),
     Ls(ls::Args),
+    Find(find::Args),
+    Diff(diff::Args),
+    Tag(tag::Args),
+    Forget(Box<forget::Args>),
     Check(check::Args),
     Stats(stats::Args),
     Cat(cat::Args),
@@ -87,6 +95,10 @@ impl Command {
             Self::Dump(args) => args.run(context),
             Self::Snapshots(args) => args.run(context),
             Self::Ls(args) => args.run(context),
+            Self::Find(args) => args.run(context),
+            Self::Diff(args) => args.run(context),
+            Self::Tag(args) => args.run(context),
+            Self::Forget(args) => args.run(context),
             Self::Check(args) => args.run(context),
             Self::Stats(args) => args.run(context),
             Self::Cat(args) => args.run(context),
@@ -143,10 +155,26 @@ mod tests {
             "snap ls -l",
             "snap check --read-data-subset 1/7",
             "snap cat key 12",
+            "snap forget --keep-daily 7 --keep-weekly -1 --keep-tag a,b --group-by host,tags --host h -n",
+            "snap forget 40dc1520 latest~3 --dry-run",
+            "snap tag --add a,b --remove c latest",
+            "snap tag --tag old --set new",
+            "snap diff --metadata 40dc1520:/etc latest:/etc",
+            "snap find -i *.conf passwd -s latest --host h -l",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
-        for line in ["snap", "snap prune", "snap check --read-data --read-data-subset 5%", "snap restore latest", "snap -q -v stats"] {
+        for line in [
+            "snap",
+            "snap tag latest",
+            "snap tag --set a --add b latest",
+            "snap find",
+            "snap diff latest",
+            "snap prune",
+            "snap check --read-data --read-data-subset 5%",
+            "snap restore latest",
+            "snap -q -v stats",
+        ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

@@ -5,6 +5,10 @@
 pub mod backup;
 pub mod browse;
 pub mod check;
+pub mod diff;
 pub mod dump;
+pub mod find;
+pub mod forget;
 pub mod restore;
 pub mod stats;
+pub mod tag;

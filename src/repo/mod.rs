@@ -13,6 +13,7 @@ mod locate;
 mod objects;
 mod packer;
 mod reader;
+mod removal;
 mod runs;
 mod sealers;
 mod snapshots;
@@ -29,8 +30,9 @@ pub use frames::Frame;
 pub use ingest::{Ingest, Ingested};
 pub use locate::{Contents, Locator, Presence};
 pub use reader::Reader;
+pub use removal::Collections;
 pub use runs::Runs;
-pub use snapshots::{Filter as SnapshotFilter, Selection, Stored};
+pub use snapshots::{Filter as SnapshotFilter, Selection, Stored, Unreadable};
 pub use stock::Stock;
 pub use writer::{Cost, Writer, WriterOptions};
 
