@@ -7,7 +7,7 @@ use super::context::{Context, Environment};
 use super::exit::{self, Outcome};
 use super::input::{InputArgs, text_of};
 use super::report::{Channel, Reporter};
-use super::{output, select, show, summary, unlock};
+use super::{output, select, show, summary, unlock, witness};
 use crate::compression::Level;
 use crate::error::{Error, Result};
 use crate::ops::backup::{BackupOptions, backup};
@@ -103,11 +103,15 @@ impl Args {
             true => unlock::open_or_create(context)?,
             false => unlock::open(context)?,
         };
+        witness::warn(context, &repository);
         let reporter = Reporter::start(context, Channel::Stdout);
         let input = input.into_input(&reporter)?;
         let report = backup(&repository, input, &options, &reporter)?;
         let bytes_read = reporter.bytes_done();
         drop(reporter);
+        if !options.dry_run {
+            witness::note(context, &repository);
+        }
         if context.options.json {
             output::print_json(&summary::json(&report, options.dry_run))?;
         } else if !context.options.quiet {

@@ -1,13 +1,18 @@
 //! `snap check`.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::json;
 
 use super::context::Context;
 use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
-use super::{json, output, show, unlock};
-use crate::error::{Result, show_bytes};
-use crate::ops::check::{Affected, CheckReport, ReadData, check, check_keyless};
+use super::{json, output, show, unlock, witness};
+use crate::error::{Result, show as show_path, show_bytes};
+use crate::ops::check::{Affected, CheckReport, Finding, ReadData, check, check_keyless};
+use crate::ops::receipt::{Doubt, Receipt};
+use crate::progress::{Problem, Progress};
+use crate::repo::Repository;
 
 /// Look for damage in the repository
 ///
@@ -26,12 +31,16 @@ pub struct Args {
     /// Compare every file of the repository with its name only; reads everything and needs no password
     #[arg(long, conflicts_with_all = ["read_data", "read_data_subset"])]
     keyless: bool,
+    /// Compare with the snapshots that this file says were there, and write to it those that are there now; keep it on another machine
+    #[arg(long, value_name = "FILE", conflicts_with = "keyless")]
+    receipt: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "
   snap check
   snap check --read-data
   snap check --read-data-subset $(date +%u)/7
+  snap check --receipt /mnt/stick/snap-receipt.json
   snap check --keyless -r /mnt/copy-at-the-other-site";
 
 impl Args {
@@ -44,7 +53,10 @@ impl Args {
             }
             false => {
                 let repository = unlock::open(context)?;
-                check(&repository, self.part(), &Reporter::start(context, Channel::Findings))?
+                let reporter = Reporter::start(context, Channel::Findings);
+                let mut report = check(&repository, self.part(), &reporter)?;
+                self.compare(context, &repository, &mut report, &reporter)?;
+                report
             }
         };
         if context.options.json {
@@ -57,6 +69,28 @@ impl Args {
             (true, false) => Outcome::Unjudged,
             (false, _) => Outcome::Damaged,
         })
+    }
+
+    /// Compares with what this host, and whoever keeps the receipt, saw before.
+    fn compare(&self, context: &Context, repository: &Repository, report: &mut CheckReport, progress: &dyn Progress) -> Result<()> {
+        let mut find = |doubt: Doubt, file: &Path| {
+            let finding = Finding { object: "the store".into(), problem: format!("{doubt} (as {} says)", show_path(file)) };
+            progress.problem(&Problem::new(&finding.object, &finding.problem));
+            report.findings.push(finding);
+        };
+        if let Some(receipts) = witness::receipts(context) {
+            receipts.compare(repository)?.into_iter().for_each(|(doubt, file)| find(doubt, &file));
+        }
+        let Some(file) = &self.receipt else { return Ok(()) };
+        let next = match Receipt::load(file)? {
+            Some(receipt) => {
+                let (doubts, next) = receipt.compare(repository)?;
+                doubts.into_iter().for_each(|doubt| find(doubt, file));
+                next
+            }
+            None => Receipt::of(repository)?,
+        };
+        next.save(file)
     }
 
     fn part(&self) -> ReadData {

@@ -7,7 +7,7 @@ use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
 use super::select::{FilterArgs, tags};
 use super::show::Column::Left;
-use super::{json, output, show, unlock};
+use super::{json, output, show, unlock, witness};
 use crate::error::{Error, Result};
 use crate::ops::forget::{Choice, ForgetOptions, Group, Member, Plan, execute, plan};
 use crate::progress::{Problem, Progress};
@@ -127,6 +127,7 @@ impl KeepArgs {
 impl Args {
     pub fn run(self, context: &Context) -> Result<Outcome> {
         let repository = unlock::open(context)?;
+        witness::require(context, &repository)?;
         let (options, dry_run) = (self.options(), self.dry_run);
         let reporter = Reporter::start(context, Channel::Stderr);
         let plan = plan(&repository, &options, &reporter)?;
@@ -140,6 +141,7 @@ impl Args {
         }
         if !dry_run {
             execute(&repository, &plan, &unlock::host(), &reporter)?;
+            witness::note(context, &repository);
         }
         drop(reporter);
         if is_json {

@@ -31,6 +31,7 @@ mod summary;
 mod tag;
 mod unlock;
 mod version;
+mod witness;
 mod words;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

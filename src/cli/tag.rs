@@ -6,7 +6,7 @@ use super::context::Context;
 use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
 use super::select::{FilterArgs, tags};
-use super::{output, show, unlock};
+use super::{output, show, unlock, witness};
 use crate::error::{Error, Result};
 use crate::ops::tag::{Retagged, TagChange, tag};
 use crate::progress::{Problem, Progress};
@@ -51,10 +51,12 @@ impl Args {
             return Err(Error::Usage(message.into()));
         }
         let repository = unlock::open(context)?;
+        witness::require(context, &repository)?;
         let reporter = Reporter::start(context, Channel::Stderr);
         let (chosen, is_damaged) = self.choose(&repository, &reporter)?;
         let report = tag(&repository, chosen, &self.change(), &unlock::host(), &reporter)?;
         drop(reporter);
+        witness::note(context, &repository);
         if context.options.json {
             report.changed.iter().try_for_each(|changed| output::print_json(&changed_json(changed)))?;
             let summary = json!({

@@ -59,6 +59,11 @@ impl Repository {
         }
     }
 
+    /// The records that can be read: enough for who removes nothing.
+    pub fn readable_records(&self) -> Result<Vec<Record>> {
+        Ok(self.record_names()?.into_iter().filter_map(|name| self.record(name).ok()).collect())
+    }
+
     fn record_names(&self) -> Result<Vec<ObjectName>> {
         let listed = self.backend.list(Area::Records)?;
         let mut names: Vec<ObjectName> = listed.into_iter().filter_map(|listed| listed.name.parse().ok()).collect();

@@ -175,6 +175,7 @@ fn what_cannot_be_read_is_kept_and_said() {
 
     // One that a newer version wrote is no damage; a newer record may say that nothing is to be removed.
     fs::remove_file(&path).unwrap();
+    fs::remove_dir_all(scene.at(".local/state/snap")).unwrap();
     save_on(&scene, "a", "2026-01-04", &[]);
     let mut newer = fs::read(scene.at("r/snapshots").join(&ids[2])).unwrap();
     newer[4] = 2;

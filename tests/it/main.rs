@@ -11,6 +11,7 @@ mod diff;
 mod forget;
 mod golden;
 mod nights;
+mod receipts;
 mod retention;
 mod round_trip;
 mod tidy;
