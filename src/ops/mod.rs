@@ -9,6 +9,7 @@ pub mod diff;
 pub mod dump;
 pub mod find;
 pub mod forget;
+pub mod keys;
 pub mod restore;
 pub mod stats;
 pub mod tag;

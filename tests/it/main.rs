@@ -10,6 +10,7 @@ mod determinism;
 mod diff;
 mod forget;
 mod golden;
+mod keys;
 mod nights;
 mod retention;
 mod round_trip;
