@@ -8,6 +8,7 @@ mod cat;
 mod check;
 mod completions;
 mod context;
+mod copy;
 mod diff;
 mod dump;
 mod exit;
@@ -21,6 +22,7 @@ mod keyfile;
 mod ls;
 mod output;
 mod recovery;
+mod rekey;
 mod report;
 mod restore;
 mod secret;
@@ -84,7 +86,9 @@ enum Command {
     Forget(Box<forget::Args>),
     Check(check::Args),
     Stats(stats::Args),
+    Copy(Box<copy::Args>),
     Key(Box<key::Args>),
+    Rekey(rekey::Args),
     Cat(cat::Args),
     Version(version::Args),
     Completions(completions::Args),
@@ -105,7 +109,9 @@ impl Command {
             Self::Forget(args) => args.run(context),
             Self::Check(args) => args.run(context),
             Self::Stats(args) => args.run(context),
+            Self::Copy(args) => args.run(context),
             Self::Key(args) => args.run(context),
+            Self::Rekey(args) => args.run(context),
             Self::Cat(args) => args.run(context),
             Self::Version(args) => args.run(context),
             Self::Completions(args) => args.run(context),
@@ -182,6 +188,8 @@ mod tests {
             "snap key remove 12 --force",
             "snap key export sheet.html --html",
             "snap key import --recovery-words w",
+            "snap copy --from-repo /a --from-password-file p latest --host h --tag t -n",
+            "snap rekey --to /b --new-password-file p",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
@@ -197,6 +205,7 @@ mod tests {
             "snap key",
             "snap key export",
             "snap key export f --show",
+            "snap rekey",
             "snap -q -v stats",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

@@ -36,7 +36,7 @@ pub use removal::Collections;
 pub use runs::Runs;
 pub use snapshots::{Filter as SnapshotFilter, Selection, Stored, Unreadable};
 pub use stock::Stock;
-pub use writer::{Cost, Writer, WriterOptions};
+pub use writer::{Cost, Reliance, Writer, WriterOptions};
 
 use keyring::Unlocked;
 

@@ -4,6 +4,7 @@ mod support;
 
 mod cache;
 mod cli;
+mod copy;
 mod crash;
 mod damage;
 mod determinism;
