@@ -25,6 +25,9 @@ pub enum Error {
     /// No key slot opens with the given secret.
     #[error("Wrong password or key file")]
     WrongKey,
+    /// Recovery words that are none, or another repository's. Never says what they are.
+    #[error("{0}")]
+    WrongWords(String),
     /// Nothing in the repository matches what was asked for.
     #[error("{0}")]
     NotFound(String),

@@ -90,8 +90,8 @@ pub const ARGON2_PASSES: u32 = 3;
 pub const ARGON2_LANES: u32 = 4;
 /// Least memory a slot may ask for, in KiB (OWASP's minimum).
 pub const ARGON2_MEMORY_KIB_MIN: u32 = 19 << 10;
-/// Most memory a slot may ask for, in KiB.
-pub const ARGON2_MEMORY_KIB_MAX: u32 = 4 << 20;
+/// Most memory a slot may ask for, in KiB: a hostile slot must not take a small machine down.
+pub const ARGON2_MEMORY_KIB_MAX: u32 = 1 << 20;
 /// Most passes a slot may ask for.
 pub const ARGON2_PASSES_MAX: u32 = 16;
 /// Most lanes a slot may ask for.

@@ -31,6 +31,8 @@ pub enum Stage {
     BackingUp,
     /// Finding out what to do.
     Planning,
+    /// Copying snapshots.
+    Copying,
     /// Writing files.
     Restoring,
     /// Checking objects against each other.

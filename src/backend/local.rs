@@ -289,7 +289,9 @@ impl Drop for Temporary {
 }
 
 fn top_folders() -> impl Iterator<Item = &'static str> {
-    Area::ALL.into_iter().map(Area::folder).filter(|folder| !folder.is_empty()).chain([TEMPORARY_FOLDER])
+    // Notes lie beside what they speak of.
+    let areas = Area::ALL.into_iter().filter(|area| *area != Area::KeyNotes);
+    areas.map(Area::folder).filter(|folder| !folder.is_empty()).chain([TEMPORARY_FOLDER])
 }
 
 fn shards() -> impl Iterator<Item = String> {

@@ -127,7 +127,7 @@ impl Backend for Memory {
 
     fn create_areas(&self) -> Result<()> {
         let mut state = self.state();
-        match state.files.keys().find(|place| place.area != Area::Keys) {
+        match state.files.keys().find(|place| !matches!(place.area, Area::Keys | Area::KeyNotes)) {
             Some(place) => Err(error(StorageErrorKind::Exists, "create", "a repository", &format!("it holds {place}"))),
             None => {
                 state.has_areas = true;

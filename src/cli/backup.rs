@@ -74,7 +74,7 @@ const EXAMPLES: &str = "
 
 /// How hard to compress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Compression {
+pub enum Compression {
     Off,
     Fastest,
     /// As much as costs no time
@@ -162,7 +162,8 @@ impl Args {
     }
 }
 
-fn compression(flag: Option<Compression>, environment: &Environment) -> Result<Compression> {
+/// The level that flag or environment say.
+pub fn compression(flag: Option<Compression>, environment: &Environment) -> Result<Compression> {
     match (flag, environment.get("SNAP_COMPRESSION")) {
         (Some(flag), _) => Ok(flag),
         (None, None) => Ok(Compression::Auto),

@@ -8,6 +8,7 @@ mod cat;
 mod check;
 mod completions;
 mod context;
+mod copy;
 mod diff;
 mod dump;
 mod exit;
@@ -16,13 +17,17 @@ mod forget;
 mod init;
 mod input;
 mod json;
+mod key;
 mod keyfile;
 mod ls;
 mod output;
+mod recovery;
+mod rekey;
 mod report;
 mod restore;
 mod secret;
 mod select;
+mod sheet;
 mod show;
 mod signals;
 mod snapshots;
@@ -82,6 +87,9 @@ enum Command {
     Forget(Box<forget::Args>),
     Check(check::Args),
     Stats(stats::Args),
+    Copy(Box<copy::Args>),
+    Key(Box<key::Args>),
+    Rekey(rekey::Args),
     Cat(cat::Args),
     Version(version::Args),
     Completions(completions::Args),
@@ -102,10 +110,22 @@ impl Command {
             Self::Forget(args) => args.run(context),
             Self::Check(args) => args.run(context),
             Self::Stats(args) => args.run(context),
+            Self::Copy(args) => args.run(context),
+            Self::Key(args) => args.run(context),
+            Self::Rekey(args) => args.run(context),
             Self::Cat(args) => args.run(context),
             Self::Version(args) => args.run(context),
             Self::Completions(args) => args.run(context),
         }
+    }
+}
+
+/// Keeps keys and passwords out of core dumps, and this process's memory from others of the same user. What we start is as it would be.
+fn hide_memory(environment: &Environment) {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    if environment.get("SNAP_ALLOW_CORE_DUMPS").is_none() {
+        // Where it is not to be had, everything else works.
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     }
 }
 
@@ -116,7 +136,9 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return exit::of_parsing(&error),
     };
-    let context = Context { options: cli.options, environment: Environment::of_process(), signals: Signals::watch() };
+    let environment = Environment::of_process();
+    hide_memory(&environment);
+    let context = Context { options: cli.options, environment, signals: Signals::watch() };
     let result = catch_unwind(AssertUnwindSafe(|| cli.command.run(&context)));
     exit::of_running(result, &context)
 }
@@ -162,6 +184,13 @@ mod tests {
             "snap tag --tag old --set new",
             "snap diff --metadata 40dc1520:/etc latest:/etc",
             "snap find -i *.conf passwd -s latest --host h -l",
+            "snap key add --new-key-file k --label x",
+            "snap key passwd",
+            "snap key remove 12 --force",
+            "snap key export sheet.html --html",
+            "snap key import --recovery-words w",
+            "snap copy --from-repo /a --from-password-file p latest --host h --tag t -n",
+            "snap rekey --to /b --new-password-file p",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
@@ -174,6 +203,10 @@ mod tests {
             "snap prune",
             "snap check --read-data --read-data-subset 5%",
             "snap restore latest",
+            "snap key",
+            "snap key export",
+            "snap key export f --show",
+            "snap rekey",
             "snap -q -v stats",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

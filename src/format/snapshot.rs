@@ -65,7 +65,7 @@ pub struct Snapshot {
     pub paths: Vec<String>,
     #[serde(default)]
     pub parent: Option<SnapshotId>,
-    /// The snapshot that this one took the place of, when its tags were changed.
+    /// The snapshot that this one took the place of, or is a copy of, perhaps from another repository; of several in a row the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<SnapshotId>,
     #[serde(default)]
@@ -109,6 +109,36 @@ pub fn with_tags(bytes: &[u8], tags: &[String], original: SnapshotId) -> Result<
     members.entry("original").or_insert_with(|| original.hex().into());
     let bytes = to_json(&value);
     Snapshot::decode(&bytes).map(|_| bytes)
+}
+
+/// What of a snapshot is its own in the repository that a copy goes to.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Substitute {
+    pub parent: Option<SnapshotId>,
+    pub original: SnapshotId,
+    pub totals: Totals,
+    pub catalog: RecipeText,
+    pub catalog_len: u64,
+    pub path_table: RecipeText,
+}
+
+impl Substitute {
+    /// The body of a snapshot with these members in it; all others stay as they are, those that this version does not know too.
+    pub fn into_body(&self, body: &[u8]) -> Result<Vec<u8>> {
+        let mut value: serde_json::Value = from_json(body)?;
+        let not_ours = || FormatError::Json("a snapshot is no JSON object".into());
+        let members = value.as_object_mut().ok_or_else(not_ours)?;
+        let own: serde_json::Value = from_json(&to_json(self))?;
+        for (name, new) in own.as_object().ok_or_else(not_ours)? {
+            match (members.get_mut(name), new) {
+                // Totals that a later version counts are kept.
+                (Some(serde_json::Value::Object(old)), serde_json::Value::Object(new)) => old.extend(new.clone()),
+                _ => drop(members.insert(name.clone(), new.clone())),
+            }
+        }
+        let body = to_json(&value);
+        Snapshot::decode(&body).map(|_| body)
+    }
 }
 
 /// A recipe inside JSON: hex of its binary form.
@@ -163,6 +193,31 @@ mod tests {
         assert_eq!((second.original, second.tags.len()), (Some(ObjectName([1; 32])), 0));
         for wrong in [&b"[]"[..], b"{}", b"", b"{\"tags\":[]}"] {
             assert!(with_tags(wrong, &[], ObjectName([1; 32])).is_err());
+        }
+    }
+
+    #[test]
+    fn a_copy_keeps_what_is_not_its_own() {
+        let body = br#"{"time":"2026-11-21T02:00:00.123456789Z","host":"h","name":"n","source":"later","seconds":0.1,"tags":["a"],
+            "parent":null,"totals":{"files":1,"bytes_new":5,"later":18446744073709551615},"catalog":"000000","catalog_len":0,
+            "path_table":"000000","unknown":{"x":[1,null]}}"#;
+        let substitute = Substitute {
+            parent: Some(ObjectName([1; 32])),
+            original: ObjectName([2; 32]),
+            totals: Totals { files: 1, bytes_new: 7, ..Totals::default() },
+            catalog: RecipeText::default(),
+            catalog_len: 9,
+            path_table: RecipeText::default(),
+        };
+        let copy = substitute.into_body(body).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&copy).unwrap();
+        assert_eq!((&value["source"], &value["unknown"]["x"][0], &value["tags"][0]), (&"later".into(), &1.into(), &"a".into()));
+        assert_eq!((&value["totals"]["later"], &value["totals"]["bytes_new"]), (&u64::MAX.into(), &7.into()));
+        let snapshot = Snapshot::decode(&copy).unwrap();
+        assert_eq!((snapshot.parent, snapshot.original), (Some(ObjectName([1; 32])), Some(ObjectName([2; 32]))));
+        assert_eq!((snapshot.catalog_len, snapshot.seconds, snapshot.time.subsec_nanosecond()), (9, 0.1, 123_456_789));
+        for wrong in [&b"[]"[..], b"{}", b""] {
+            assert!(substitute.into_body(wrong).is_err());
         }
     }
 }

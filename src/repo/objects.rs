@@ -65,9 +65,9 @@ fn unpack(plain: &[u8]) -> crate::format::Result<Vec<u8>> {
     Decompressor::default().decompress(codec, None, reader.rest(), len as usize).map_err(|_| malformed)
 }
 
-/// Every object but the manifest and the key slots is named by the hash of its bytes.
+/// Every object but the manifest, the key slots and their notes is named by the hash of its bytes.
 pub fn verify_name(place: &Place, stored: &[u8]) -> Result<()> {
-    let named = !matches!(place.area, Area::Top | Area::Keys);
+    let named = !matches!(place.area, Area::Top | Area::Keys | Area::KeyNotes);
     match named && ObjectName::of(stored).hex() != place.name {
         true => Err(Error::damaged(place, "its bytes do not fit its name")),
         false => Ok(()),

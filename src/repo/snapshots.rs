@@ -4,7 +4,7 @@ use super::Repository;
 use crate::backend::{Area, Place};
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::envelope::Kind;
-use crate::format::snapshot::{Snapshot, with_tags};
+use crate::format::snapshot::{Snapshot, Substitute, with_tags};
 use crate::id::{ObjectName, SnapshotId};
 use crate::limits::*;
 
@@ -75,9 +75,16 @@ impl Repository {
         Ok(Stored { id, snapshot })
     }
 
-    /// Stores a snapshot; everything it refers to must be durable.
-    pub(crate) fn save_snapshot(&self, snapshot: &Snapshot) -> Result<SnapshotId> {
-        let stored = self.seal_object(Kind::Snapshot, &snapshot.encode())?;
+    /// A snapshot's own body with some of it replaced, for a copy. What this version does not know stays.
+    pub(crate) fn snapshot_with(&self, id: SnapshotId, substitute: &Substitute) -> Result<Vec<u8>> {
+        let place = Place::snapshot(id);
+        let body = self.read_object(Kind::Snapshot, &place, RECORD_BYTES_MAX)?;
+        substitute.into_body(&body).map_err(|error| error.of(&place))
+    }
+
+    /// Stores a snapshot with this body; everything it refers to must be durable.
+    pub(crate) fn save_snapshot(&self, body: &[u8]) -> Result<SnapshotId> {
+        let stored = self.seal_object(Kind::Snapshot, body)?;
         let id = ObjectName::of(&stored);
         self.backend.put(&Place::snapshot(id), &stored)?;
         Ok(id)

@@ -258,7 +258,7 @@ fn commands_do_not_see_secrets() {
     assert!(!fs::read_to_string(scene.at("seen-by-command")).unwrap().contains("wrong-but-secret"));
 }
 
-fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < Duration::from_secs(20), "{what} does not happen");

@@ -4,12 +4,14 @@ mod support;
 
 mod cache;
 mod cli;
+mod copy;
 mod crash;
 mod damage;
 mod determinism;
 mod diff;
 mod forget;
 mod golden;
+mod keys;
 mod nights;
 mod receipts;
 mod retention;

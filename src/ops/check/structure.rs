@@ -60,6 +60,11 @@ pub fn check(run: &mut Run) -> Result<Inventory> {
             Err(error) => run.trouble(format!("key slot {name}"), &error),
         }
     }
+    for slot in run.repository.key_slots()? {
+        if let Some(error) = slot.note_trouble {
+            run.trouble(format!("note on key slot {}", slot.name), &error);
+        }
+    }
     check_records(run)?;
     let locator = run.repository.locator()?;
     let mut inventory = Inventory { packs: locator.list(Area::Packs)?.into_iter().collect(), ..Inventory::default() };
