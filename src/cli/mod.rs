@@ -16,6 +16,7 @@ mod json;
 mod keyfile;
 mod ls;
 mod output;
+mod repair;
 mod report;
 mod restore;
 mod secret;
@@ -72,6 +73,7 @@ enum Command {
     Snapshots(snapshots::Args),
     Ls(ls::Args),
     Check(check::Args),
+    Repair(repair::Args),
     Stats(stats::Args),
     Cat(cat::Args),
     Version(version::Args),
@@ -88,6 +90,7 @@ impl Command {
             Self::Snapshots(args) => args.run(context),
             Self::Ls(args) => args.run(context),
             Self::Check(args) => args.run(context),
+            Self::Repair(args) => args.run(context),
             Self::Stats(args) => args.run(context),
             Self::Cat(args) => args.run(context),
             Self::Version(args) => args.run(context),
@@ -143,10 +146,14 @@ mod tests {
             "snap ls -l",
             "snap check --read-data-subset 1/7",
             "snap cat key 12",
+            "snap repair index -n",
+            "snap repair packs 3f2a 40dc --dry-run",
+            "snap repair packs --read-data",
+            "snap repair snapshots latest",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
-        for line in ["snap", "snap prune", "snap check --read-data --read-data-subset 5%", "snap restore latest", "snap -q -v stats"] {
+        for line in ["snap", "snap prune", "snap check --read-data --read-data-subset 5%", "snap restore latest", "snap -q -v stats", "snap repair", "snap repair packs 3f --read-data"] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

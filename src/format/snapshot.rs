@@ -73,6 +73,33 @@ pub struct Snapshot {
     /// Length of the catalog in bytes.
     pub catalog_len: u64,
     pub path_table: RecipeText,
+    /// What a repair cut out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repaired: Option<Repaired>,
+}
+
+/// What a repair cut out of the snapshot that this one stands for.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Repaired {
+    pub original: crate::id::SnapshotId,
+    pub time: jiff::Timestamp,
+    #[serde(default)]
+    pub lost: Vec<LostPath>,
+    /// Lost paths that are not named.
+    #[serde(default)]
+    pub more: u64,
+}
+
+/// A path that lost something. For people: escaped, and empty where even the name is lost.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LostPath {
+    pub path: String,
+    /// Offset and length of lost bytes.
+    #[serde(default)]
+    pub ranges: Vec<(u64, u64)>,
+    /// Lost ranges that are not named.
+    #[serde(default)]
+    pub more: u64,
 }
 
 impl Snapshot {

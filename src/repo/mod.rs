@@ -8,6 +8,7 @@ mod cursor;
 mod gather;
 mod ingest;
 mod locate;
+mod mover;
 mod objects;
 mod packer;
 mod reader;
@@ -23,11 +24,13 @@ use std::sync::{Arc, OnceLock};
 
 pub use catalog::{CatalogReader, CatalogWriter, PendingEntry, WrittenCatalog};
 pub use ingest::{Ingest, Ingested};
-pub use locate::{Contents, Locator, Presence};
-pub use reader::{Fetched, Frame, Reader, Wanted};
+pub use locate::{Contents, Copies, Locator, Presence};
+pub use mover::Mover;
+pub use reader::{Bases, Fetched, Frame, Reader, Wanted};
 pub use runs::Runs;
 pub use snapshots::{Filter as SnapshotFilter, Selection, Stored};
 pub use stock::Stock;
+pub use stream::RecipeWriter;
 pub use writer::{Cost, Writer, WriterOptions};
 
 use crate::backend::{Area, Backend, Place};

@@ -4,7 +4,7 @@
 //! all fail, its chunks are looked for in other frames, and those that are nowhere are marked lost. Fetching is batch by batch: a
 //! batch's frames are decoded in parallel on a thread of its own while the batch before is used; the order never changes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, TryLockError};
 
 use lru::LruCache;
@@ -33,6 +33,8 @@ pub struct Frame {
     pub delta: bool,
     /// What is wrong with it, where chunks had to be found elsewhere or are lost.
     pub damage: Option<String>,
+    /// Its chunks were looked for everywhere: one that is not there is lost.
+    searched: bool,
 }
 
 impl Frame {
@@ -54,6 +56,32 @@ impl Frame {
         Some(&self.bytes[start..start + len])
     }
 
+    /// Whether all chunks of a run are there.
+    pub fn has(&self, run: &Run) -> bool {
+        let starts = self.starts.get(run.first as usize..(run.first + run.count) as usize);
+        starts.is_some_and(|starts| starts.iter().all(Option::is_some))
+    }
+
+    /// Whether all chunks are there.
+    pub fn is_whole(&self) -> bool {
+        self.starts.iter().all(Option::is_some)
+    }
+
+    /// For each chunk whether it is there.
+    pub fn present(&self) -> impl ExactSizeIterator<Item = bool> + '_ {
+        self.starts.iter().map(Option::is_some)
+    }
+
+    /// The chunks that are there, end to end in table order.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// A frame none of whose chunks is there.
+    pub fn empty(table: ChunkTable) -> Self {
+        Self { starts: vec![None; table.len()], table, bytes: Vec::new(), delta: false, damage: None, searched: true }
+    }
+
     fn new(record: &FrameRecord, bytes: Vec<u8>) -> Self {
         let (table, delta) = (record.table.clone(), record.is_delta());
         let mut at = 0;
@@ -65,7 +93,7 @@ impl Frame {
             })
         };
         let starts = table.lens().iter().enumerate().map(place).collect();
-        Self { table, starts, bytes, delta, damage: None }
+        Self { table, starts, bytes, delta, damage: None, searched: false }
     }
 }
 
@@ -108,6 +136,8 @@ pub struct Reader {
     bases: Shelf,
     pack_keys: Mutex<LruCache<ObjectName, Arc<(Kind, SealKey)>>>,
     hopeless: Mutex<HashMap<FrameId, Arc<Error>>>,
+    /// Frames that had to be put together from others.
+    salvaged: Mutex<BTreeSet<FrameId>>,
 }
 
 impl Reader {
@@ -119,7 +149,21 @@ impl Reader {
             bases: shelf(FRAME_CACHE_BYTES),
             pack_keys: Mutex::new(LruCache::new(1024.try_into().expect("not zero"))),
             hopeless: Mutex::default(),
+            salvaged: Mutex::default(),
         }
+    }
+
+    /// Forgets what was read: packs have come or gone.
+    pub fn start_over(&self) {
+        self.frames.lock().expect("no panic holds it").clear();
+        self.bases.lock().expect("no panic holds it").clear();
+        self.hopeless.lock().expect("no panic holds it").clear();
+        self.salvaged.lock().expect("no panic holds it").clear();
+    }
+
+    /// The frames that had to be put together from others so far, found whole or not.
+    pub fn salvaged(&self) -> Vec<FrameId> {
+        self.salvaged.lock().expect("no panic holds it").iter().copied().collect()
     }
 
     pub fn locator(&self) -> &Arc<Locator> {
@@ -139,6 +183,28 @@ impl Reader {
         };
         *slot = Some(frame.clone());
         Ok(frame)
+    }
+
+    /// A frame with these of its chunks, wherever they are stored; one that is not there then is lost.
+    pub fn frame_with(&self, run: &Run) -> Result<Arc<Frame>> {
+        let frame = self.frame(&run.frame)?;
+        match frame.has(run) {
+            true => Ok(frame),
+            false => self.complete(&self.frames, &run.frame, frame, Copies::All),
+        }
+    }
+
+    /// A frame that was read with chunks left out, and those that other frames have of them.
+    fn complete(&self, shelf: &Shelf, id: &FrameId, frame: Arc<Frame>, from: Copies) -> Result<Arc<Frame>> {
+        let slot = self.slot(shelf, id);
+        let mut slot = slot.lock().expect("no panic holds it");
+        if let Some(searched) = [Some(&frame), slot.as_ref()].into_iter().flatten().find(|frame| frame.searched) {
+            return Ok(searched.clone());
+        }
+        let trouble = Error::damaged(format!("frame {id}"), "some of its chunks are lost");
+        let complete = Arc::new(self.salvage(id, trouble, from)?);
+        *slot = Some(complete.clone());
+        Ok(complete)
     }
 
     /// A frame to be the base of a delta: never read from a delta copy, so decoding is one step deep.
@@ -196,14 +262,17 @@ impl Reader {
     /// Reads a frame from a pack.
     pub fn read_from(&self, pack: &IndexedPack, record: &FrameRecord) -> Result<Frame> {
         let place = Place::pack(pack.name);
-        let key = self.pack_key(pack.name)?;
         let mut sealed = vec![0; record.stored_len as usize];
-        self.locator.backend().read_at(&place, record.offset, &mut sealed)?;
-        let decoded = self.decode(&key, record, &sealed).or_else(|_| {
-            // Perhaps it was only the way here: once more, from the medium.
-            self.locator.backend().forget_cached(&place);
+        let mut read = || {
+            let key = self.pack_key(pack.name)?;
             self.locator.backend().read_at(&place, record.offset, &mut sealed)?;
             self.decode(&key, record, &sealed)
+        };
+        let decoded = read().or_else(|_| {
+            // Perhaps it was only the way here: once more, from the medium.
+            self.locator.backend().forget_cached(&place);
+            self.pack_keys.lock().expect("no panic holds it").pop(&pack.name);
+            read()
         });
         decoded.map_err(|error| match error {
             Error::Damaged { what, why } => Error::Damaged { what: format!("{what} in {place}"), why },
@@ -236,15 +305,21 @@ impl Reader {
         let (kind, key) = key;
         let compressed = key.open(&record.seal_info().associated_data(&self.locator.repository(), *kind), sealed);
         let compressed = compressed.ok_or_else(|| damaged("its seal does not fit its bytes"))?;
+        self.unpack(*kind, record, &compressed)
+    }
+
+    /// Decompresses a frame whose box was opened, and verifies table and chunks.
+    pub fn unpack(&self, kind: Kind, record: &FrameRecord, compressed: &[u8]) -> Result<Frame> {
+        let damaged = |why: &str| Error::damaged(format!("frame {}", record.id), why);
         if self.locator.keys().frame_id(&record.table) != record.id {
             return Err(damaged("its chunk table does not fit its id"));
         }
         let prefix = record.base.as_ref().map(|base| self.prefix(base, Bases::Any)).transpose()?;
         let bytes = Decompressor::default()
-            .decompress(record.codec, prefix.as_deref(), &compressed, record.present_len())
+            .decompress(record.codec, prefix.as_deref(), compressed, record.present_len())
             .map_err(|error| damaged(&error.to_string()))?;
         let frame = Frame::new(record, bytes);
-        self.verify(&frame, *kind).map_err(damaged)?;
+        self.verify(&frame, kind).map_err(damaged)?;
         Ok(frame)
     }
 
@@ -266,7 +341,11 @@ impl Reader {
         let mut prefix = Vec::new();
         let mut seen = HashSet::new();
         for run in &base.0 {
-            let frame = self.base_frame(&run.frame, bases)?;
+            let mut frame = self.base_frame(&run.frame, bases)?;
+            let wanted = Run { frame: run.frame, first: run.first, count: run.count };
+            if bases == Bases::Any && !frame.has(&wanted) {
+                frame = self.complete(&self.bases, &run.frame, frame, Copies::Plain)?;
+            }
             for ordinal in (run.first..run.first + run.count).filter(|&ordinal| seen.insert((run.frame, ordinal))) {
                 let lost = || Error::damaged(format!("frame {}", run.frame), "a chunk of a base is not there");
                 prefix.extend_from_slice(frame.chunk(ordinal as usize).ok_or_else(lost)?);
@@ -292,13 +371,21 @@ impl Reader {
             self.hopeless.lock().expect("no panic holds it").insert(*id, known.clone());
             return Err(Error::damaged(format!("frame {id}"), known));
         };
+        self.salvaged.lock().expect("no panic holds it").insert(*id);
+        let elsewhere = elsewhere.iter().filter(|(_, record)| from == Copies::All || !record.is_delta());
+        let frame = self.put_together(table, elsewhere);
+        Ok(Frame { damage: Some(trouble.to_string()), ..frame })
+    }
+
+    /// A frame from the chunks that other frames have of it.
+    pub fn put_together<'c>(&self, table: ChunkTable, elsewhere: impl Iterator<Item = &'c (Arc<IndexedPack>, Arc<FrameRecord>)>) -> Frame {
         let mut starts = vec![None; table.len()];
         let mut bytes = Vec::new();
         for (pack, record) in elsewhere {
-            if from == Copies::Plain && record.is_delta() {
-                continue;
+            if starts.iter().all(Option::is_some) {
+                break;
             }
-            let Ok(frame) = self.read_from(&pack, &record) else { continue };
+            let Ok(frame) = self.read_from(pack, record) else { continue };
             for (ordinal, chunk_id) in table.ids().iter().enumerate().filter(|(ordinal, _)| starts[*ordinal].is_none()).collect::<Vec<_>>()
             {
                 let found = frame.table.ids().iter().position(|id| id == chunk_id).and_then(|i| frame.chunk(i));
@@ -316,7 +403,7 @@ impl Reader {
                 ordered.extend_from_slice(&bytes[old as usize..old as usize + table.lens()[ordinal] as usize]);
             }
         }
-        Ok(Frame { table, starts, bytes: ordered, delta: false, damage: Some(trouble.to_string()) })
+        Frame { table, starts, bytes: ordered, delta: false, damage: None, searched: true }
     }
 
     /// Hands the wanted runs with their frames to `each`, in order, a batch at a time, reading ahead meanwhile.
@@ -363,8 +450,15 @@ impl Reader {
             let read = |id| (id, self.frame(&id).map_err(Arc::new));
             frames.extend(group.into_par_iter().with_max_len(1).map(read).collect::<Vec<_>>());
         }
-        let fetched = |Wanted { tag, run }| Fetched { tag, run, frame: frames[&run.frame].clone() };
-        Ok(batch.into_iter().map(fetched).collect())
+        let mut fetched = Vec::with_capacity(batch.len());
+        for Wanted { tag, run } in batch {
+            let frame = frames.get_mut(&run.frame).expect("every frame of the batch was read");
+            if frame.as_ref().is_ok_and(|frame| !frame.has(&run)) {
+                *frame = self.frame_with(&run).map_err(Arc::new);
+            }
+            fetched.push(Fetched { tag, run, frame: frame.clone() });
+        }
+        Ok(fetched)
     }
 }
 

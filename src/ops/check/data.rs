@@ -6,7 +6,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use rayon::prelude::*;
 
 use super::structure::{Inventory, why};
-use super::{ReadData, Run};
+use super::{ReadData, Remedy, Run};
 use crate::backend::{Backend, Place};
 use crate::error::{Error, Result};
 use crate::format::envelope::{HEADER_BYTES, Header, Kind};
@@ -77,9 +77,10 @@ fn verify_all(run: &mut Run, packs: &Receiver<(Pack, Result<Vec<u8>>)>) -> Resul
         match stored {
             Ok(stored) => {
                 run.report.bytes_read += stored.len() as u64;
+                let stored = confirm(run, name, stored);
                 verify_pack(run, name, &stored)?;
             }
-            Err(error) => run.trouble(format!("pack {name}"), &error),
+            Err(error) => run.trouble(format!("pack {name}"), &error, Some(Remedy::Pack(name))),
         }
         run.progress.bytes(size);
         run.progress.files(1);
@@ -87,16 +88,34 @@ fn verify_all(run: &mut Run, packs: &Receiver<(Pack, Result<Vec<u8>>)>) -> Resul
     Ok(())
 }
 
+/// What a pack holds, read once more where the first bytes do not fit its name: perhaps it was only the way here.
+fn confirm(run: &mut Run, name: ObjectName, stored: Vec<u8>) -> Vec<u8> {
+    if ObjectName::of(&stored) == name {
+        return stored;
+    }
+    let (backend, place) = (run.repository.backend(), Place::pack(name));
+    backend.forget_cached(&place);
+    match backend.get(&place, PACK_BYTES_MAX) {
+        Ok(again) if ObjectName::of(&again) == name => {
+            run.report.notes.push(format!("{place} was read wrongly once and rightly then: suspect the disk, its cable, or the memory"));
+            again
+        }
+        Ok(again) => again,
+        Err(_) => stored,
+    }
+}
+
 /// Verifies one pack's bytes: its name, its footer, and every frame.
 fn verify_pack(run: &mut Run, name: ObjectName, stored: &[u8]) -> Result<()> {
     let object = format!("pack {name}");
+    let repair = Some(Remedy::Pack(name));
     if ObjectName::of(stored) != name {
-        run.finding(&object, "Its bytes do not fit its name");
+        run.finding(&object, "Its bytes do not fit its name", repair);
     }
     let (header, contents) = match open_footer(run.repository, name, stored) {
         Ok(opened) => opened,
         Err(error) => {
-            run.trouble(&object, &error);
+            run.trouble(&object, &error, repair);
             return verify_listed(run, name);
         }
     };
@@ -110,7 +129,7 @@ fn verify_pack(run: &mut Run, name: ObjectName, stored: &[u8]) -> Result<()> {
     };
     let bad: Vec<_> = contents.frames.par_iter().with_max_len(1).filter_map(check_frame).collect();
     for (id, problem) in bad {
-        run.finding(format!("frame {id} in {object}"), problem);
+        run.finding(format!("frame {id} in {object}"), problem, repair);
         run.suspects.insert(id);
     }
     Ok(())
@@ -133,7 +152,7 @@ fn verify_listed(run: &mut Run, name: ObjectName) -> Result<()> {
     let pack = IndexedPack { number: 0, name, kind: Kind::DataPack, size: 0 };
     for frame in &contents.frames {
         if let Err(error) = reader.read_from(&pack, frame) {
-            run.finding(format!("frame {} in pack {name}", frame.id), why(&error));
+            run.finding(format!("frame {} in pack {name}", frame.id), why(&error), Some(Remedy::Pack(name)));
             run.suspects.insert(frame.id);
         }
     }
