@@ -62,8 +62,8 @@ enum Verdict<T> {
     Newer(String),
 }
 
-/// Reads an object, and once more from the medium before it is called damaged.
-/// A store that fails is an error: what it holds may be sound.
+/// Reads an object, and once more from the medium before it is called damaged. A store that fails is an error: what it holds may
+/// be sound.
 fn judge<T>(repository: &Repository, place: &Place, read: impl Fn() -> Result<T>) -> Result<Verdict<T>> {
     let again = || {
         repository.backend().forget_cached(place);

@@ -196,10 +196,12 @@ impl Locator {
     /// Reads an index segment from the store.
     pub fn segment(&self, name: ObjectName) -> Result<Segment> {
         let place = Place::segment(name);
-        let stored = self.backend.get(&place, SEGMENT_BYTES_MAX)?;
-        objects::verify_name(&place, &stored)?;
-        let body = objects::open(&self.keys, self.repository, Kind::Segment, &place.to_string(), &stored)?;
-        Segment::decode(&body).map_err(|error| error.of(place))
+        objects::confirmed(&*self.backend, &place, || {
+            let stored = self.backend.get(&place, SEGMENT_BYTES_MAX)?;
+            objects::verify_name(&place, &stored)?;
+            let body = objects::open(&self.keys, self.repository, Kind::Segment, &place.to_string(), &stored)?;
+            Segment::decode(&body).map_err(|error| error.of(&place))
+        })
     }
 
     /// The names and sizes of an area's files.
@@ -350,26 +352,30 @@ impl Locator {
     /// Reads a pack's footer from the store, past the cache.
     pub fn read_footer(&self, name: ObjectName, size: u64) -> Result<(Header, Contents)> {
         let place = Place::pack(name);
-        let too_short = || Error::damaged(&place, format!("{size} bytes are too few"));
+        objects::confirmed(&*self.backend, &place, || self.read_footer_once(&place, size))
+    }
+
+    fn read_footer_once(&self, place: &Place, size: u64) -> Result<(Header, Contents)> {
+        let too_short = || Error::damaged(place, format!("{size} bytes are too few"));
         if size < (HEADER_BYTES + TRAILER_BYTES) as u64 || size > PACK_BYTES_MAX {
             return Err(too_short());
         }
         let mut head = [0; HEADER_BYTES];
-        self.backend.read_at(&place, 0, &mut head)?;
+        self.backend.read_at(place, 0, &mut head)?;
         let mut end = vec![0; FOOTER_READ_BYTES.min(size) as usize];
-        self.backend.read_at(&place, size - end.len() as u64, &mut end)?;
+        self.backend.read_at(place, size - end.len() as u64, &mut end)?;
         let trailer = &end[end.len() - TRAILER_BYTES..];
-        let footer_len = decode_trailer(trailer).map_err(|error| error.of(&place))? as usize;
+        let footer_len = decode_trailer(trailer).map_err(|error| error.of(place))? as usize;
         let with_trailer = footer_len + TRAILER_BYTES;
         if footer_len > FOOTER_BYTES_MAX || (with_trailer + HEADER_BYTES) as u64 > size {
-            return Err(Error::damaged(&place, "its trailer points outside of it"));
+            return Err(Error::damaged(place, "its trailer points outside of it"));
         }
         if with_trailer > end.len() {
             end = vec![0; with_trailer];
-            self.backend.read_at(&place, size - with_trailer as u64, &mut end)?;
+            self.backend.read_at(place, size - with_trailer as u64, &mut end)?;
         }
         let sealed = &end[end.len() - with_trailer..end.len() - TRAILER_BYTES];
-        self.open_footer(&place, &head, size - with_trailer as u64, sealed)
+        self.open_footer(place, &head, size - with_trailer as u64, sealed)
     }
 
     /// Opens a footer that was read: `head` is the pack's header, `frames_end` where the footer begins.

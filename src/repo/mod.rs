@@ -8,10 +8,10 @@ mod cursor;
 mod gather;
 mod ingest;
 mod locate;
-mod mover;
 mod objects;
 mod packer;
 mod reader;
+mod repack;
 mod runs;
 mod sealers;
 mod snapshots;
@@ -25,8 +25,8 @@ use std::sync::{Arc, OnceLock};
 pub use catalog::{CatalogReader, CatalogWriter, PendingEntry, WrittenCatalog};
 pub use ingest::{Ingest, Ingested};
 pub use locate::{Contents, Copies, Locator, Presence};
-pub use mover::Mover;
 pub use reader::{Bases, Fetched, Frame, Reader, Wanted};
+pub use repack::Repacker;
 pub use runs::Runs;
 pub use snapshots::{Filter as SnapshotFilter, Selection, Stored};
 pub use stock::Stock;
@@ -145,9 +145,11 @@ impl Repository {
 
     /// Reads and opens an object of one sealed box.
     pub fn read_object(&self, kind: Kind, place: &Place, bytes_max: u64) -> Result<Vec<u8>> {
-        let stored = self.backend.get(place, bytes_max)?;
-        objects::verify_name(place, &stored)?;
-        objects::open(&self.keys, self.id(), kind, &place.to_string(), &stored)
+        objects::confirmed(&*self.backend, place, || {
+            let stored = self.backend.get(place, bytes_max)?;
+            objects::verify_name(place, &stored)?;
+            objects::open(&self.keys, self.id(), kind, &place.to_string(), &stored)
+        })
     }
 
     /// Where frames and chunks are; brought up to date at first use.

@@ -4,9 +4,11 @@ mod support;
 
 mod cache;
 mod cli;
+mod corpus;
 mod crash;
 mod damage;
 mod determinism;
 mod golden;
+mod repair;
 mod round_trip;
 mod tidy;

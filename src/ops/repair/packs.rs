@@ -20,7 +20,7 @@ use crate::id::{ChunkId, FrameId, ObjectName};
 use crate::limits::*;
 use crate::ops::check::{CheckReport, Finding, ReadData, check};
 use crate::progress::{Progress, Silent, Stage};
-use crate::repo::{Frame, Locator, Mover, Reader, Repository};
+use crate::repo::{Frame, Locator, Repacker, Reader, Repository};
 
 /// Which packs, and how.
 #[derive(Clone, Debug, Default)]
@@ -246,17 +246,17 @@ impl Run<'_> {
 
     fn treat(&mut self, patients: &[Patient]) -> Result<()> {
         self.progress.stage(Stage::Repairing, None, Some(patients.len() as u64));
-        let mut mover = Mover::new(self.repository, self.options.mode == Mode::Look)?;
+        let mut repacker = Repacker::new(self.repository, self.options.mode == Mode::Look)?;
         for patient in patients {
             stop_if_interrupted(self.progress)?;
-            self.move_out(patient, &mut mover)?;
+            self.move_out(patient, &mut repacker)?;
             if self.broken.iter().map(|broken| broken.table.len()).sum::<usize>() > SALVAGED_CHUNKS_MAX {
-                self.rebuild(&mut mover)?;
+                self.rebuild(&mut repacker)?;
             }
             self.progress.files(1);
         }
-        self.rebuild(&mut mover)?;
-        self.list_new(mover)?;
+        self.rebuild(&mut repacker)?;
+        self.list_new(repacker)?;
         if self.options.mode == Mode::Look {
             return Ok(());
         }
@@ -275,7 +275,7 @@ impl Run<'_> {
     }
 
     /// Moves what can be read of a damaged pack, and notes what cannot.
-    fn move_out(&mut self, patient: &Patient, mover: &mut Mover) -> Result<()> {
+    fn move_out(&mut self, patient: &Patient, repacker: &mut Repacker) -> Result<()> {
         let stored = match patient.is_gone {
             true => Vec::new(),
             false => self.repository.backend().get(&Place::pack(patient.name), PACK_BYTES_MAX)?,
@@ -299,7 +299,7 @@ impl Run<'_> {
                 Health::Good(compressed) => {
                     let is_elsewhere = self.elsewhere(&id, is_plain).is_some_and(|copy| covers(&copy, |i| record.has(i)));
                     if !is_elsewhere {
-                        mover.add(kind, &record, &compressed)?;
+                        repacker.add(kind, &record, &compressed)?;
                     }
                     count.saved += 1;
                     continue;
@@ -332,7 +332,7 @@ impl Run<'_> {
     }
 
     /// Puts broken frames together from whatever frames hold their chunks.
-    fn rebuild(&mut self, mover: &mut Mover) -> Result<()> {
+    fn rebuild(&mut self, repacker: &mut Repacker) -> Result<()> {
         let broken = std::mem::take(&mut self.broken);
         if broken.is_empty() {
             return Ok(());
@@ -349,13 +349,13 @@ impl Run<'_> {
             stop_if_interrupted(self.progress)?;
             let numbers: BTreeSet<usize> = broken.table.ids().iter().filter_map(|id| by_chunk.get(id)).flatten().copied().collect();
             let frame = self.reader.put_together(broken.table.clone(), numbers.iter().map(|number| &copies[*number]));
-            self.place(broken, &frame, mover)?;
+            self.place(broken, &frame, repacker)?;
         }
         Ok(())
     }
 
     /// Stores what was found of a frame, unless a copy that stays has as much.
-    fn place(&mut self, broken: Broken, frame: &Frame, mover: &mut Mover) -> Result<()> {
+    fn place(&mut self, broken: Broken, frame: &Frame, repacker: &mut Repacker) -> Result<()> {
         let present: Vec<bool> = frame.present().collect();
         let is_empty = !present.contains(&true);
         // Of a frame without any chunk only the table is worth keeping, and once.
@@ -366,9 +366,9 @@ impl Run<'_> {
         let as_delta = || self.locator.places(&broken.id).iter().any(|(pack, at)| at.info.is_delta() && !self.leaving.contains(&pack.name));
         match &broken.baseless {
             // It may become readable again, when what it is based on is found.
-            Some((record, compressed)) if !frame.is_whole() && !as_delta() => mover.add(broken.kind, record, compressed)?,
+            Some((record, compressed)) if !frame.is_whole() && !as_delta() => repacker.add(broken.kind, record, compressed)?,
             _ if is_elsewhere => {}
-            _ => mover.add_plain(broken.kind, broken.id, frame)?,
+            _ => repacker.add_plain(broken.kind, broken.id, frame)?,
         }
         match broken.treated.map(|number| &mut self.report.treated[number]) {
             None => self.report.mended += u64::from(!is_elsewhere),
@@ -380,8 +380,8 @@ impl Run<'_> {
     }
 
     /// Lists the packs just written.
-    fn list_new(&mut self, mover: Mover) -> Result<()> {
-        let packs = mover.finish()?;
+    fn list_new(&mut self, repacker: Repacker) -> Result<()> {
+        let packs = repacker.finish()?;
         self.report.packs_written += packs.len() as u64;
         self.report.bytes_written += packs.iter().map(|pack| pack.size).sum::<u64>();
         if self.options.mode == Mode::Act {
@@ -422,9 +422,9 @@ impl Run<'_> {
             }
         })?;
         self.broken = found.into_values().collect();
-        let mut mover = Mover::new(self.repository, false)?;
-        self.rebuild(&mut mover)?;
-        self.list_new(mover)?;
+        let mut repacker = Repacker::new(self.repository, false)?;
+        self.rebuild(&mut repacker)?;
+        self.list_new(repacker)?;
         self.locator.refresh(crate::index::Scope::Frames)?;
         self.reader.start_over();
         Ok(self.report.mended > 0)

@@ -24,7 +24,7 @@ struct OpenPack {
 }
 
 /// Moves frames into new packs.
-pub struct Mover<'a> {
+pub struct Repacker<'a> {
     repository: &'a Repository,
     data: (Sealer, Option<OpenPack>),
     catalog: (Sealer, Option<OpenPack>),
@@ -33,7 +33,7 @@ pub struct Mover<'a> {
     packs: Vec<PackRecord>,
 }
 
-impl<'a> Mover<'a> {
+impl<'a> Repacker<'a> {
     /// With `dry_run` everything is done but the storing.
     pub fn new(repository: &'a Repository, dry_run: bool) -> Result<Self> {
         let side = |kind| (repository.sealer(kind), None);
