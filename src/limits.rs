@@ -30,6 +30,8 @@ pub const DELTA_BASE_RUNS_MAX: usize = 4096;
 
 /// Stored bytes at which a pack is closed.
 pub const PACK_BYTES_TARGET: usize = 16 << 20;
+/// Packs being stored at a time: while one waits for the disk, the next is written.
+pub const UPLOADS: usize = 3;
 /// Stored bytes a pack may have.
 pub const PACK_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of a pack's footer.

@@ -6,6 +6,7 @@
 mod catalog;
 mod cursor;
 mod gather;
+mod health;
 mod ingest;
 mod locate;
 mod objects;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 pub use catalog::{CatalogReader, CatalogWriter, PendingEntry, WrittenCatalog};
+pub use health::Health;
 pub use ingest::{Ingest, Ingested};
 pub use locate::{Contents, Copies, Locator, Presence};
 pub use reader::{Bases, Fetched, Frame, Reader, Wanted};

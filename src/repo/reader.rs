@@ -1,14 +1,15 @@
 //! Reading frames: from recipes to verified bytes.
 //!
 //! A frame is opened, decompressed and every chunk of it verified before anything is handed on. Every place of a frame is tried; if
-//! all fail, its chunks are looked for in other frames, and those that are nowhere are marked lost. Fetching is batch by batch: a
-//! batch's frames are decoded in parallel on a thread of its own while the batch before is used; the order never changes.
+//! all fail, its chunks are looked for in other frames, and those that are nowhere are marked lost. Fetching is batch by batch: the
+//! frames of the next batches are decoded, on all cores, while one is used; the order never changes.
 
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock, TryLockError};
 
+use crossbeam_channel::Sender;
 use lru::LruCache;
-use rayon::prelude::*;
 
 use super::locate::Locator;
 use crate::backend::Place;
@@ -35,6 +36,34 @@ pub struct Frame {
     pub damage: Option<String>,
     /// Its chunks were looked for everywhere: one that is not there is lost.
     searched: bool,
+    /// Takes the memory back.
+    spare: Arc<Spare>,
+}
+
+/// Memory of frames that are not needed any more, for the next ones: fresh pages cost a tenth of reading a frame.
+#[derive(Default)]
+struct Spare(Mutex<Vec<Vec<u8>>>);
+
+/// As many as are decoded at a time on most machines.
+const SPARE_FRAMES: usize = 16;
+
+impl Spare {
+    fn take(&self) -> Vec<u8> {
+        self.0.lock().expect("no panic holds it").pop().unwrap_or_default()
+    }
+
+    fn give(&self, bytes: Vec<u8>) {
+        let mut spare = self.0.lock().expect("no panic holds it");
+        if spare.len() < SPARE_FRAMES && bytes.capacity() <= FRAME_BYTES_MAX {
+            spare.push(bytes);
+        }
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        self.spare.give(std::mem::take(&mut self.bytes));
+    }
 }
 
 impl Frame {
@@ -77,12 +106,7 @@ impl Frame {
         &self.bytes
     }
 
-    /// A frame none of whose chunks is there.
-    pub fn empty(table: ChunkTable) -> Self {
-        Self { starts: vec![None; table.len()], table, bytes: Vec::new(), delta: false, damage: None, searched: true }
-    }
-
-    fn new(record: &FrameRecord, bytes: Vec<u8>) -> Self {
+    fn new(record: &FrameRecord, bytes: Vec<u8>, spare: Arc<Spare>) -> Self {
         let (table, delta) = (record.table.clone(), record.is_delta());
         let mut at = 0;
         let place = |(i, &len): (usize, &u32)| {
@@ -93,7 +117,7 @@ impl Frame {
             })
         };
         let starts = table.lens().iter().enumerate().map(place).collect();
-        Self { table, starts, bytes, delta, damage: None, searched: false }
+        Self { table, starts, bytes, delta, damage: None, searched: false, spare }
     }
 }
 
@@ -126,6 +150,14 @@ pub enum Bases {
     Any,
 }
 
+thread_local! {
+    // Memory that is used again for each frame a thread reads.
+    /// What is sealed. Whoever reads a frame takes it out, since a base may have to be read meanwhile.
+    static SEALED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// What was opened, and what decompresses it.
+    static OPENED: RefCell<(Vec<u8>, Decompressor)> = RefCell::default();
+}
+
 type Shelf = Mutex<LruCache<FrameId, Arc<Mutex<Option<Arc<Frame>>>>>>;
 
 /// Reads frames, and keeps the last ones decoded.
@@ -138,6 +170,7 @@ pub struct Reader {
     hopeless: Mutex<HashMap<FrameId, Arc<Error>>>,
     /// Frames that had to be put together from others.
     salvaged: Mutex<BTreeSet<FrameId>>,
+    spare: Arc<Spare>,
 }
 
 impl Reader {
@@ -150,6 +183,7 @@ impl Reader {
             pack_keys: Mutex::new(LruCache::new(1024.try_into().expect("not zero"))),
             hopeless: Mutex::default(),
             salvaged: Mutex::default(),
+            spare: Arc::default(),
         }
     }
 
@@ -226,6 +260,12 @@ impl Reader {
         Ok(frame)
     }
 
+    /// Keeps a frame that was read from a plain copy, for deltas that are based on it.
+    pub fn keep_base(&self, id: FrameId, frame: Frame) {
+        let slot = self.slot(&self.bases, &id);
+        *slot.lock().expect("no panic holds it") = Some(Arc::new(frame));
+    }
+
     fn slot(&self, shelf: &Shelf, id: &FrameId) -> Arc<Mutex<Option<Arc<Frame>>>> {
         shelf.lock().expect("no panic holds it").get_or_insert(*id, Default::default).clone()
     }
@@ -262,11 +302,14 @@ impl Reader {
     /// Reads a frame from a pack.
     pub fn read_from(&self, pack: &IndexedPack, record: &FrameRecord) -> Result<Frame> {
         let place = Place::pack(pack.name);
-        let mut sealed = vec![0; record.stored_len as usize];
+        let mut memory = SEALED.take();
+        let len = record.stored_len as usize;
+        memory.resize(memory.len().max(len), 0);
+        let sealed = &mut memory[..len];
         let mut read = || {
             let key = self.pack_key(pack.name)?;
-            self.locator.backend().read_at(&place, record.offset, &mut sealed)?;
-            self.decode(&key, record, &sealed)
+            self.locator.backend().read_at(&place, record.offset, sealed)?;
+            self.decode(&key, record, sealed)
         };
         let decoded = read().or_else(|_| {
             // Perhaps it was only the way here: once more, from the medium.
@@ -274,6 +317,7 @@ impl Reader {
             self.pack_keys.lock().expect("no panic holds it").pop(&pack.name);
             read()
         });
+        SEALED.set(memory);
         decoded.map_err(|error| match error {
             Error::Damaged { what, why } => Error::Damaged { what: format!("{what} in {place}"), why },
             other => other,
@@ -303,23 +347,20 @@ impl Reader {
     pub fn decode(&self, key: &(Kind, SealKey), record: &FrameRecord, sealed: &[u8]) -> Result<Frame> {
         let damaged = |why: &str| Error::damaged(format!("frame {}", record.id), why);
         let (kind, key) = key;
-        let compressed = key.open(&record.seal_info().associated_data(&self.locator.repository(), *kind), sealed);
-        let compressed = compressed.ok_or_else(|| damaged("its seal does not fit its bytes"))?;
-        self.unpack(*kind, record, &compressed)
-    }
-
-    /// Decompresses a frame whose box was opened, and verifies table and chunks.
-    pub fn unpack(&self, kind: Kind, record: &FrameRecord, compressed: &[u8]) -> Result<Frame> {
-        let damaged = |why: &str| Error::damaged(format!("frame {}", record.id), why);
         if self.locator.keys().frame_id(&record.table) != record.id {
             return Err(damaged("its chunk table does not fit its id"));
         }
         let prefix = record.base.as_ref().map(|base| self.prefix(base, Bases::Any)).transpose()?;
-        let bytes = Decompressor::default()
-            .decompress(record.codec, prefix.as_deref(), compressed, record.present_len())
-            .map_err(|error| damaged(&error.to_string()))?;
-        let frame = Frame::new(record, bytes);
-        self.verify(&frame, kind).map_err(damaged)?;
+        let mut bytes = self.spare.take();
+        OPENED.with_borrow_mut(|(opened, decompressor)| {
+            let associated_data = record.seal_info().associated_data(&self.locator.repository(), *kind);
+            let compressed = key.open_into(&associated_data, sealed, opened);
+            let compressed = compressed.ok_or_else(|| damaged("its seal does not fit its bytes"))?;
+            let done = decompressor.decompress_into(record.codec, prefix.as_deref(), compressed, record.present_len(), &mut bytes);
+            done.map_err(|error| damaged(&error.to_string()))
+        })?;
+        let frame = Frame::new(record, bytes, self.spare.clone());
+        self.verify(&frame, *kind).map_err(damaged)?;
         Ok(frame)
     }
 
@@ -373,8 +414,9 @@ impl Reader {
         };
         self.salvaged.lock().expect("no panic holds it").insert(*id);
         let elsewhere = elsewhere.iter().filter(|(_, record)| from == Copies::All || !record.is_delta());
-        let frame = self.put_together(table, elsewhere);
-        Ok(Frame { damage: Some(trouble.to_string()), ..frame })
+        let mut frame = self.put_together(table, elsewhere);
+        frame.damage = Some(trouble.to_string());
+        Ok(frame)
     }
 
     /// A frame from the chunks that other frames have of it.
@@ -403,21 +445,29 @@ impl Reader {
                 ordered.extend_from_slice(&bytes[old as usize..old as usize + table.lens()[ordinal] as usize]);
             }
         }
-        Frame { table, starts, bytes: ordered, delta: false, damage: None, searched: true }
+        let spare = self.spare.clone();
+        Frame { table, starts, bytes: ordered, delta: false, damage: None, searched: true, spare }
     }
 
-    /// Hands the wanted runs with their frames to `each`, in order, a batch at a time, reading ahead meanwhile.
+    /// Hands the wanted runs with their frames to `each`, in order, a batch at a time. Up to three batches are under way: while one is
+    /// used, frames of the next are decoded, by as many threads as there are cores.
     pub fn fetch<T: Send>(
         &self,
         wanted: impl Iterator<Item = Result<Wanted<T>>> + Send,
         mut each: impl FnMut(Vec<Fetched<T>>) -> Result<()>,
     ) -> Result<()> {
+        let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
         std::thread::scope(|scope| {
+            let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
+            for _ in 0..threads {
+                let queue = queue.clone();
+                scope.spawn(move || queue.into_iter().for_each(|job| job.done(self.frame(&job.id))));
+            }
             let (sender, receiver) = crossbeam_channel::bounded(1);
             scope.spawn(move || {
                 let mut wanted = wanted.peekable();
                 while wanted.peek().is_some() {
-                    let batch = self.batch(&mut wanted);
+                    let batch = self.batch(&mut wanted, &jobs);
                     let failed = batch.is_err();
                     if sender.send(batch).is_err() || failed {
                         return;
@@ -425,40 +475,63 @@ impl Reader {
                 }
             });
             for batch in receiver {
-                each(batch?)?;
+                let fetched = |(Wanted { tag, run }, decoded): (Wanted<T>, Arc<Decoded>)| {
+                    let frame = match decoded.wait() {
+                        Ok(frame) if !frame.has(&run) => self.frame_with(&run).map_err(Arc::new),
+                        decoded => decoded.clone(),
+                    };
+                    Fetched { tag, run, frame }
+                };
+                each(batch?.into_iter().map(fetched).collect())?;
             }
             Ok(())
         })
     }
 
-    fn batch<T>(&self, wanted: &mut impl Iterator<Item = Result<Wanted<T>>>) -> Result<Vec<Fetched<T>>> {
-        let mut ids = HashSet::new();
+    /// Takes what the next few frames hold of what is wanted, and has these decoded.
+    fn batch<T>(&self, wanted: &mut impl Iterator<Item = Result<Wanted<T>>>, jobs: &Sender<Job>) -> Result<Vec<(Wanted<T>, Arc<Decoded>)>> {
+        let mut frames: HashMap<FrameId, Arc<Decoded>> = HashMap::new();
         let mut order = Vec::new();
         let mut batch = Vec::new();
-        while ids.len() < FETCH_FRAMES && batch.len() < FRAME_CHUNKS_MAX {
+        while frames.len() < FETCH_FRAMES && batch.len() < FRAME_CHUNKS_MAX {
             let Some(item) = wanted.next().transpose()? else { break };
-            if ids.insert(item.run.frame) {
+            let decoded = frames.entry(item.run.frame).or_insert_with(|| {
                 order.push(item.run.frame);
-            }
-            batch.push(item);
+                Arc::default()
+            });
+            batch.push((decoded.clone(), item));
         }
         // Frames stored as deltas come after the others, which are likely to be their bases.
         let is_delta = |id: &FrameId| self.locator.places(id).first().is_some_and(|(_, location)| location.info.is_delta());
-        let (deltas, plain): (Vec<FrameId>, Vec<FrameId>) = order.into_iter().partition(is_delta);
-        let mut frames = HashMap::new();
-        for group in [plain, deltas] {
-            let read = |id| (id, self.frame(&id).map_err(Arc::new));
-            frames.extend(group.into_par_iter().with_max_len(1).map(read).collect::<Vec<_>>());
+        order.sort_by_cached_key(is_delta);
+        for id in order {
+            let decoded = frames[&id].clone();
+            // Nobody hangs up before this thread does.
+            let _ = jobs.send(Job { id, decoded });
         }
-        let mut fetched = Vec::with_capacity(batch.len());
-        for Wanted { tag, run } in batch {
-            let frame = frames.get_mut(&run.frame).expect("every frame of the batch was read");
-            if frame.as_ref().is_ok_and(|frame| !frame.has(&run)) {
-                *frame = self.frame_with(&run).map_err(Arc::new);
-            }
-            fetched.push(Fetched { tag, run, frame: frame.clone() });
-        }
-        Ok(fetched)
+        Ok(batch.into_iter().map(|(decoded, item)| (item, decoded)).collect())
+    }
+}
+
+/// What became of a frame; the error is shared by all runs of it.
+type Decoded = OnceLock<std::result::Result<Arc<Frame>, Arc<Error>>>;
+
+/// A frame to be decoded.
+struct Job {
+    id: FrameId,
+    decoded: Arc<Decoded>,
+}
+
+impl Job {
+    fn done(&self, result: Result<Arc<Frame>>) {
+        let _ = self.decoded.set(result.map_err(Arc::new));
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        // Whoever waits must not wait for ever if the decoding thread is gone.
+        self.decoded.get_or_init(|| Err(Arc::new(Error::ReadBack(format!("frame {}", self.id)))));
     }
 }
 

@@ -28,8 +28,11 @@ pub struct FrameSealer {
     compressor: Compressor,
     decompressor: Decompressor,
     totals: Arc<SealerTotals>,
+    // Memory that is used again for each frame.
     compressed: Vec<u8>,
     delta: Vec<u8>,
+    sealed: Vec<u8>,
+    opened: Vec<u8>,
 }
 
 /// How a frame is best stored.
@@ -41,7 +44,8 @@ struct Choice {
 impl FrameSealer {
     pub fn new(packer: Arc<Packer>, reader: Arc<Reader>, level: Level, totals: Arc<SealerTotals>) -> Result<Self> {
         let compressor = Compressor::new(level).map_err(|error| Error::ReadBack(error.to_string()))?;
-        Ok(Self { packer, reader, compressor, decompressor: Decompressor::default(), totals, compressed: Vec::new(), delta: Vec::new() })
+        let [compressed, delta, sealed, opened] = Default::default();
+        Ok(Self { packer, reader, compressor, decompressor: Decompressor::default(), totals, compressed, delta, sealed, opened })
     }
 
     /// Compresses, verifies and seals one frame, and hands it to its pack.
@@ -58,13 +62,14 @@ impl FrameSealer {
         };
         let associated_data = record.seal_info().associated_data(&self.reader.locator().repository(), kind);
         let sealer = self.packer.sealer(kind);
-        let sealed = sealer.seal(&associated_data, stored);
+        let sealed = sealer.seal_into(&associated_data, stored, &mut self.sealed);
         record.stored_len = sealed.len() as u32;
 
-        let opened = sealer.open(&associated_data, &sealed).ok_or_else(|| Error::ReadBack(format!("frame {id}")))?;
+        let opened = sealer.open_into(&associated_data, sealed, &mut self.opened);
+        let opened = opened.ok_or_else(|| Error::ReadBack(format!("frame {id}")))?;
         let same = match codec {
             Codec::Stored => opened == plain,
-            Codec::Zstd => self.decompressor.decompress(codec, prefix.as_deref(), &opened, plain.len()).map_err(broken)? == plain,
+            Codec::Zstd => self.decompressor.decompress(codec, prefix.as_deref(), opened, plain.len()).map_err(broken)? == plain,
         };
         if !same {
             return Err(Error::ReadBack(format!("frame {id}")));

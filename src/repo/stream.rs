@@ -86,9 +86,9 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A stream that may resemble an older one.
-    pub fn new(writer: &Writer, kind: Kind, older: Option<&Recipe>) -> Self {
-        let cursor = older.map(|recipe| Cursor::along_recipe(writer.stock().clone(), recipe.clone()));
+    /// A stream that may resemble an older one; without one, `trail` is where the file before it left off in old frames.
+    pub fn new(writer: &Writer, kind: Kind, older: Option<&Recipe>, trail: Option<Cursor>) -> Self {
+        let cursor = older.map(|recipe| Cursor::along_recipe(writer.stock().clone(), recipe.clone())).or(trail);
         let deeper = older.filter(|recipe| recipe.depth > 0).map(|recipe| Recipe { depth: recipe.depth - 1, runs: recipe.runs.clone() });
         Self { kind, steady: cursor.is_some(), cursor, gap: None, runs: VecDeque::new(), spilled: None, older_recipe: deeper }
     }
@@ -208,16 +208,18 @@ impl Stream {
         Ok(())
     }
 
-    /// The stream ended.
-    pub fn finish(mut self, writer: &mut Writer) -> Result<OpenRecipe> {
+    /// The stream ended. Also returns the cursor if it runs along old frames: files that were stored one after the other often still
+    /// stand so when their folder was renamed.
+    pub fn finish(mut self, writer: &mut Writer) -> Result<(OpenRecipe, Option<Cursor>)> {
         self.settle_gap(writer, None);
+        let trail = self.cursor.take().filter(|cursor| !cursor.has_recipe());
         if self.spilled.is_none() && self.runs.len() <= RECIPE_BLOCK_RUNS {
-            return Ok(OpenRecipe { depth: 0, runs: self.runs });
+            return Ok((OpenRecipe { depth: 0, runs: self.runs }, trail));
         }
         writer.gather(self.kind).close()?;
         self.spill(writer, true)?;
         let inner = self.spilled.expect("a long recipe was spilled").finish(writer)?;
-        Ok(OpenRecipe { depth: inner.depth + 1, runs: inner.runs })
+        Ok((OpenRecipe { depth: inner.depth + 1, runs: inner.runs }, trail))
     }
 }
 
@@ -226,7 +228,7 @@ pub struct RecipeWriter(Stream);
 
 impl RecipeWriter {
     pub fn new(writer: &Writer) -> Self {
-        Self(Stream::new(writer, Kind::DataPack, None))
+        Self(Stream::new(writer, Kind::DataPack, None, None))
     }
 
     pub fn push(&mut self, writer: &mut Writer, run: Run) -> Result<()> {
@@ -234,7 +236,7 @@ impl RecipeWriter {
     }
 
     pub fn finish(self, writer: &mut Writer) -> Result<Recipe> {
-        let recipe = self.0.finish(writer)?;
+        let (recipe, _) = self.0.finish(writer)?;
         writer.close_frames()?;
         Ok(recipe.close().expect("every frame is closed"))
     }
@@ -253,7 +255,7 @@ impl MetaStream {
     const BUFFER_BYTES: usize = 4 * CHUNK_BYTES_MAX;
 
     pub fn new(writer: &Writer, older: Option<&Recipe>) -> Self {
-        Self { stream: Stream::new(writer, Kind::CatalogPack, older), buffer: Vec::new(), len: 0 }
+        Self { stream: Stream::new(writer, Kind::CatalogPack, older, None), buffer: Vec::new(), len: 0 }
     }
 
     pub fn push(&mut self, writer: &mut Writer, bytes: &[u8]) -> Result<()> {
@@ -281,6 +283,6 @@ impl MetaStream {
 
     pub fn finish(mut self, writer: &mut Writer) -> Result<OpenRecipe> {
         self.cut(writer, 0)?;
-        self.stream.finish(writer)
+        Ok(self.stream.finish(writer)?.0)
     }
 }

@@ -1,7 +1,7 @@
 //! One writing run: the threads between gathered frames and stored packs, and what it relied on.
 //!
 //! ```text
-//! gather -> [jobs] -> sealers (a thread a core) -> packer -> [packs] -> uploader (one thread) -> store
+//! gather -> [jobs] -> sealers (a thread a core) -> packer -> [packs] -> uploader (a few threads) -> store
 //! ```
 //!
 //! Queues are short, so memory is bounded. The first failure is kept, everything stops, and `finish` returns it.
@@ -28,7 +28,7 @@ use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::FormatError;
 use crate::format::envelope::Kind;
 use crate::format::record::Record;
-use crate::id::{ChunkId, ObjectName};
+use crate::id::ObjectName;
 use crate::index::Scope;
 use crate::limits::*;
 
@@ -78,12 +78,10 @@ pub struct Writer {
     packer: Arc<Packer>,
     jobs: Option<Sender<FrameJob>>,
     sealers: Vec<JoinHandle<()>>,
-    uploader: Option<JoinHandle<()>>,
+    uploader: Arc<Uploader>,
+    uploads: Vec<JoinHandle<()>>,
     failure: Failure,
-    merged: Arc<Mutex<Vec<ChunkId>>>,
-    upload_totals: Arc<UploadTotals>,
     sealer_totals: Arc<SealerTotals>,
-    stored: Arc<Mutex<HashSet<ObjectName>>>,
 }
 
 impl Writer {
@@ -104,19 +102,11 @@ impl Writer {
         let (data, catalog) = (repository.sealer(Kind::DataPack), repository.sealer(Kind::CatalogPack));
         let packer = Arc::new(Packer::new(data, catalog, uploads));
         let failure = Failure::default();
-        let (merged, stored) = (Arc::default(), Arc::default());
-        let (upload_totals, sealer_totals) = (Arc::<UploadTotals>::default(), Arc::<SealerTotals>::default());
-        let uploader = Uploader {
-            locator,
-            stock: stock.clone(),
-            merged: Arc::clone(&merged),
-            totals: upload_totals.clone(),
-            stored: Arc::clone(&stored),
-            dry_run: options.dry_run,
-            packer: packer.clone(),
-            segment_sealer: repository.sealer(Kind::Segment),
-        };
-        let uploader = spawn_uploader(uploader, pack_queue, failure.clone());
+        let sealer_totals = Arc::<SealerTotals>::default();
+        let uploader = Uploader::new(locator, stock.clone(), packer.clone(), repository.sealer(Kind::Segment), options.dry_run);
+        let uploader = Arc::new(uploader);
+        let upload = |_| spawn_uploader(uploader.clone(), pack_queue.clone(), failure.clone());
+        let uploads = (0..UPLOADS).map(upload).collect();
         let mut sealers = Vec::new();
         for _ in 0..threads {
             let sealer = FrameSealer::new(packer.clone(), reader.clone(), options.level, sealer_totals.clone())?;
@@ -128,16 +118,14 @@ impl Writer {
             cutter: repository.cutter.clone(),
             keys: repository.keys().clone(),
             jobs: Some(jobs),
-            uploader: Some(uploader),
+            uploader,
+            uploads,
             stock,
             options,
             packer,
             sealers,
             failure,
-            merged,
-            upload_totals,
             sealer_totals,
-            stored,
         })
     }
 
@@ -163,7 +151,7 @@ impl Writer {
         if let Some(error) = self.failure.lock().expect("no panic holds it").take() {
             return Err(error);
         }
-        let merged = std::mem::take(&mut *self.merged.lock().expect("no panic holds it"));
+        let merged = std::mem::take(&mut *self.uploader.merged.lock().expect("no panic holds it"));
         if !merged.is_empty() {
             self.data.forget(&merged);
             self.catalog.forget(&merged);
@@ -188,7 +176,7 @@ impl Writer {
         let joined = self.join(closed.is_ok());
         closed?;
         joined?;
-        let upload = |total: fn(&UploadTotals) -> &std::sync::atomic::AtomicU64| total(&self.upload_totals).load(Ordering::Relaxed);
+        let upload = |total: fn(&UploadTotals) -> &std::sync::atomic::AtomicU64| total(&self.uploader.totals).load(Ordering::Relaxed);
         let cost = Cost {
             bytes_new: self.data.bytes_new,
             data_bytes: upload(|totals| &totals.data_bytes),
@@ -199,7 +187,7 @@ impl Writer {
             delta_plain_bytes: self.sealer_totals.delta_plain_bytes.load(Ordering::Relaxed),
             delta_stored_bytes: self.sealer_totals.delta_stored_bytes.load(Ordering::Relaxed),
         };
-        let mut packs = std::mem::take(&mut *self.stored.lock().expect("no panic holds it"));
+        let mut packs = std::mem::take(&mut *self.uploader.stored.lock().expect("no panic holds it"));
         packs.extend(self.stock.relied_on());
         Ok((cost, Reliance { packs }))
     }
@@ -216,12 +204,13 @@ impl Writer {
         }
         let failed = self.failure.lock().expect("no panic holds it").is_some();
         let packed = self.packer.finish(complete && !failed);
-        if let Some(uploader) = self.uploader.take() {
-            uploader.join().map_err(|_| Error::ReadBack("the storing thread".into()))?;
+        for upload in self.uploads.drain(..) {
+            upload.join().map_err(|_| Error::ReadBack("a storing thread".into()))?;
         }
+        let listed = self.uploader.finish();
         match self.failure.lock().expect("no panic holds it").take() {
             Some(error) => Err(error),
-            None => packed,
+            None => packed.and(listed),
         }
     }
 
@@ -232,7 +221,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.uploader.is_some() {
+        if !self.uploads.is_empty() {
             // The run failed or was given up; the reason is with whoever dropped it.
             let _ = self.join(false);
         }
@@ -250,10 +239,17 @@ fn spawn_sealer(mut sealer: FrameSealer, jobs: Receiver<FrameJob>, failure: Fail
     })
 }
 
-fn spawn_uploader(uploader: Uploader, packs: Receiver<ClosedPack>, failure: Failure) -> JoinHandle<()> {
+/// Hangs up after the first failure of any thread: what comes after it is not stored.
+fn spawn_uploader(uploader: Arc<Uploader>, packs: Receiver<ClosedPack>, failure: Failure) -> JoinHandle<()> {
     std::thread::spawn(move || {
-        if let Err(error) = uploader.run(&packs) {
-            failure.lock().expect("no panic holds it").get_or_insert(error);
+        for pack in packs {
+            if failure.lock().expect("no panic holds it").is_some() {
+                return;
+            }
+            if let Err(error) = uploader.work(pack) {
+                failure.lock().expect("no panic holds it").get_or_insert(error);
+                return;
+            }
         }
     })
 }

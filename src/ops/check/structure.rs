@@ -23,6 +23,8 @@ pub struct Inventory {
     pub frames: HashMap<FrameId, Held>,
     /// Delta frames and what they are based on.
     bases: Vec<(FrameId, Vec<FrameId>)>,
+    /// Packs that hold delta frames.
+    pub with_deltas: HashSet<ObjectName>,
 }
 
 /// A frame in a present pack.
@@ -35,15 +37,12 @@ pub struct Held {
 }
 
 impl Inventory {
-    fn add(&mut self, record: &FrameRecord) {
-        let held = self.frames.entry(record.id).or_insert(Held {
-            chunks: record.table.len() as u32,
-            plain: false,
-            whole: false,
-        });
+    fn add(&mut self, pack: ObjectName, record: &FrameRecord) {
+        let held = self.frames.entry(record.id).or_insert(Held { chunks: record.table.len() as u32, plain: false, whole: false });
         held.plain |= !record.is_delta() && record.present.is_none();
         held.whole |= record.present.is_none();
         if let Some(base) = &record.base {
+            self.with_deltas.insert(pack);
             let mut frames: Vec<FrameId> = base.0.iter().map(|run| run.frame).collect();
             frames.sort_unstable();
             frames.dedup();
@@ -129,7 +128,7 @@ fn check_packs(run: &mut Run, inventory: &mut Inventory, packs: &[PackRecord]) -
         };
         for frame in &pack.frames {
             match there {
-                true => inventory.add(frame),
+                true => inventory.add(pack.name, frame),
                 false => drop(run.suspects.insert(frame.id)),
             }
         }
@@ -142,7 +141,7 @@ fn check_unlisted(run: &mut Run, inventory: &mut Inventory, name: ObjectName, si
     match run.repository.locator()?.read_footer(name, size) {
         Ok((_, contents)) => {
             run.report.frames += contents.frames.len() as u64;
-            contents.frames.iter().for_each(|frame| inventory.add(frame));
+            contents.frames.iter().for_each(|frame| inventory.add(name, frame));
             let note = "an interrupted backup leaves such packs; snap repair index lists it";
             run.report.notes.push(format!("pack {name} is in no index segment; {note}"));
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::patient::{Examined, Health, Patient, examine, inspect, read_whole};
+use super::patient::{Examined, Patient, examine, inspect, read_whole};
 use super::{Mode, SetAside, Verdict, set_aside, stop_if_interrupted, tell};
 use crate::backend::{Area, Place};
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ use crate::id::{ChunkId, FrameId, ObjectName};
 use crate::limits::*;
 use crate::ops::check::{CheckReport, Finding, ReadData, check};
 use crate::progress::{Progress, Silent, Stage};
-use crate::repo::{Frame, Locator, Repacker, Reader, Repository};
+use crate::repo::{Frame, Health, Locator, Reader, Repacker, Repository};
 
 /// Which packs, and how.
 #[derive(Clone, Debug, Default)]

@@ -17,7 +17,7 @@ use crate::format::pack::{TRAILER_BYTES, decode_trailer};
 use crate::format::segment::PackRecord;
 use crate::id::ObjectName;
 use crate::limits::*;
-use crate::repo::{Bases, Contents, Repository};
+use crate::repo::{Contents, Health, Repository};
 
 /// A pack that is damaged or gone.
 pub struct Patient {
@@ -28,15 +28,6 @@ pub struct Patient {
     pub listed: Option<PackRecord>,
     /// The segments that list it.
     pub segments: Vec<ObjectName>,
-}
-
-/// What a frame of a damaged pack is still good for.
-pub enum Health {
-    /// Every chunk of it was verified. These are its compressed bytes.
-    Good(Vec<u8>),
-    /// Its bytes are as they were sealed, but what they are based on is not there now.
-    Baseless(Vec<u8>),
-    Broken,
 }
 
 /// A pack's kind, and its frames as far as they are known.
@@ -94,25 +85,14 @@ pub fn examine(repository: &Repository, patient: &Patient, stored: &[u8]) -> Res
 }
 
 fn look_at_frames(repository: &Repository, header: &Header, records: Vec<FrameRecord>, stored: &[u8]) -> Result<Vec<(FrameRecord, Health)>> {
-    let key = repository.keys().seal_key(header.kind, &header.salt);
-    let look = |record: FrameRecord| Ok((look_at(repository, header.kind, &key, &record, stored)?, record));
-    let looked: Result<Vec<(Health, FrameRecord)>> = records.into_par_iter().with_max_len(1).map(look).collect();
-    Ok(looked?.into_iter().map(|(health, record)| (record, health)).collect())
-}
-
-fn look_at(repository: &Repository, kind: Kind, key: &SealKey, record: &FrameRecord, stored: &[u8]) -> Result<Health> {
     let reader = repository.reader()?;
-    let Some(compressed) = open_box(repository, kind, key, record, stored) else { return Ok(Health::Broken) };
-    if repository.keys().frame_id(&record.table) != record.id {
-        return Ok(Health::Broken);
-    }
-    match reader.unpack(kind, record, &compressed) {
-        Ok(_) => return Ok(Health::Good(compressed)),
-        Err(error) if error.is_damage() => {}
-        Err(error) => return Err(error),
-    }
-    let is_baseless = record.base.as_ref().is_some_and(|base| reader.prefix(base, Bases::Any).is_err());
-    Ok(if is_baseless { Health::Baseless(compressed) } else { Health::Broken })
+    let key = (header.kind, repository.keys().seal_key(header.kind, &header.salt));
+    let look = |record: FrameRecord| {
+        let sealed = stored.get(record.offset as usize..record.end() as usize);
+        let health = sealed.map_or(Ok(Health::Broken), |sealed| reader.health(&key, &record, sealed))?;
+        Ok((record, health))
+    };
+    records.into_par_iter().with_max_len(1).map(look).collect()
 }
 
 fn open_box(repository: &Repository, kind: Kind, key: &SealKey, record: &FrameRecord, stored: &[u8]) -> Option<Vec<u8>> {

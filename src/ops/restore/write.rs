@@ -18,6 +18,9 @@ use crate::target::{FileWriter, TreeTarget};
 /// Lost ranges named in one message; `check` names them all.
 const LOST_RANGES_SHOWN: usize = 8;
 
+/// From so many bytes of a file on, one batch is hashed and written by all cores.
+const SIDE_BY_SIDE_BYTES: usize = 1 << 20;
+
 type Piece = (Run, std::result::Result<Arc<Frame>, Arc<Error>>);
 
 /// A file that was written, or why not.
@@ -98,11 +101,13 @@ impl<'t> OpenFile<'t> {
         Self { task, writer, hasher: blake3::Hasher::new(), offset: 0, next_hole: 0, lost: Vec::new(), why: String::new() }
     }
 
+    /// Places the pieces one after the other, then hashes and writes what they hold, side by side.
     fn write(&mut self, pieces: &[Piece], progress: &dyn Progress) {
+        let before = self.offset;
+        let mut spans = Vec::new();
         for (run, frame) in pieces {
-            let before = self.offset;
             match frame {
-                Ok(frame) => self.write_run(run, frame),
+                Ok(frame) => self.place_run(run, frame, &mut spans),
                 Err(error) if error.is_damage() => {
                     // Without its table nobody knows how long the run was: all that follows is lost.
                     self.why = error.to_string();
@@ -111,17 +116,39 @@ impl<'t> OpenFile<'t> {
                 Err(error) if self.writer.is_ok() => self.writer = Err(error.again()),
                 Err(_) => {}
             }
-            progress.bytes(self.offset - before);
+        }
+        self.put(&spans);
+        progress.bytes(self.offset - before);
+    }
+
+    fn put(&mut self, spans: &[(u64, &[u8])]) {
+        let (hasher, Ok(writer)) = (&mut self.hasher, &mut self.writer) else { return };
+        let written = if spans.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() < SIDE_BY_SIDE_BYTES {
+            spans.iter().try_for_each(|(offset, bytes)| {
+                hasher.update(bytes);
+                writer.write_at(*offset, bytes)
+            })
+        } else {
+            let hash = || {
+                for (_, bytes) in spans {
+                    hasher.update_rayon(bytes);
+                }
+            };
+            rayon::join(hash, || spans.par_iter().try_for_each(|(offset, bytes)| writer.write_at(*offset, bytes))).1
+        };
+        match written {
+            Ok(()) => writer.write_back(),
+            Err(error) => self.writer = Err(error),
         }
     }
 
-    fn write_run(&mut self, run: &Run, frame: &Frame) {
+    fn place_run<'f>(&mut self, run: &Run, frame: &'f Frame, spans: &mut Vec<(u64, &'f [u8])>) {
         if let Some(bytes) = frame.chunks(run) {
-            return self.put(bytes);
+            return self.place(bytes, spans);
         }
         for ordinal in run.first..run.first + run.count {
             match (frame.chunk(ordinal as usize), frame.table.lens().get(ordinal as usize)) {
-                (Some(bytes), _) => self.put(bytes),
+                (Some(bytes), _) => self.place(bytes, spans),
                 (None, len) => {
                     self.why =
                         frame.damage.clone().unwrap_or_else(|| format!("frame {} holds fewer chunks than its recipe says", run.frame));
@@ -131,8 +158,8 @@ impl<'t> OpenFile<'t> {
         }
     }
 
-    fn put(&mut self, mut bytes: &[u8]) {
-        self.hasher.update(bytes);
+    /// Says where bytes go: behind what came before, around holes.
+    fn place<'f>(&mut self, mut bytes: &'f [u8], spans: &mut Vec<(u64, &'f [u8])>) {
         while !bytes.is_empty() {
             let room = self.pass_holes();
             let (now, later) = bytes.split_at(bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
@@ -140,11 +167,7 @@ impl<'t> OpenFile<'t> {
                 self.why = "its recipe gives more bytes than the file has".into();
                 return self.lost.push((self.offset, 1));
             }
-            let Ok(writer) = &mut self.writer else { return };
-            if let Err(error) = writer.write_at(self.offset, now) {
-                self.writer = Err(error);
-                return;
-            }
+            spans.push((self.offset, now));
             self.offset += now.len() as u64;
             bytes = later;
         }
