@@ -5,6 +5,7 @@
 
 mod catalog;
 mod cursor;
+mod fetch;
 mod gather;
 mod health;
 mod ingest;
@@ -14,6 +15,7 @@ mod packer;
 mod reader;
 mod repack;
 mod runs;
+mod salvage;
 mod sealers;
 mod snapshots;
 mod stock;
@@ -24,10 +26,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 pub use catalog::{CatalogReader, CatalogWriter, PendingEntry, WrittenCatalog};
+pub use fetch::{Fetched, Wanted};
 pub use health::Health;
 pub use ingest::{Ingest, Ingested};
 pub use locate::{Contents, Copies, Locator, Presence};
-pub use reader::{Bases, Fetched, Frame, Reader, Wanted};
+pub use reader::{Bases, Frame, Reader};
 pub use repack::Repacker;
 pub use runs::Runs;
 pub use snapshots::{Filter as SnapshotFilter, Selection, Stored};
@@ -152,6 +155,11 @@ impl Repository {
             objects::verify_name(place, &stored)?;
             objects::open(&self.keys, self.id(), kind, &place.to_string(), &stored)
         })
+    }
+
+    /// Opens the stored bytes of an object of one sealed box.
+    pub fn open_object(&self, kind: Kind, place: &Place, stored: &[u8]) -> Result<Vec<u8>> {
+        objects::open(&self.keys, self.id(), kind, &place.to_string(), stored)
     }
 
     /// Where frames and chunks are; brought up to date at first use.

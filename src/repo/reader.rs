@@ -1,14 +1,12 @@
 //! Reading frames: from recipes to verified bytes.
 //!
 //! A frame is opened, decompressed and every chunk of it verified before anything is handed on. Every place of a frame is tried; if
-//! all fail, its chunks are looked for in other frames, and those that are nowhere are marked lost. Fetching is batch by batch: the
-//! frames of the next batches are decoded, on all cores, while one is used; the order never changes.
+//! all fail, it is put together from others (`salvage`). `fetch` reads many.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, OnceLock, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 
-use crossbeam_channel::Sender;
 use lru::LruCache;
 
 use super::locate::Locator;
@@ -28,21 +26,21 @@ use crate::limits::*;
 pub struct Frame {
     pub table: ChunkTable,
     /// Where each chunk begins in `bytes`; `None` for one that is not there.
-    starts: Vec<Option<u32>>,
-    bytes: Vec<u8>,
+    pub(super) starts: Vec<Option<u32>>,
+    pub(super) bytes: Vec<u8>,
     /// Whether it was stored as a delta.
     pub delta: bool,
     /// What is wrong with it, where chunks had to be found elsewhere or are lost.
     pub damage: Option<String>,
     /// Its chunks were looked for everywhere: one that is not there is lost.
-    searched: bool,
+    pub(super) searched: bool,
     /// Takes the memory back.
-    spare: Arc<Spare>,
+    pub(super) spare: Arc<Spare>,
 }
 
 /// Memory of frames that are not needed any more, for the next ones: fresh pages cost a tenth of reading a frame.
 #[derive(Default)]
-struct Spare(Mutex<Vec<Vec<u8>>>);
+pub(super) struct Spare(Mutex<Vec<Vec<u8>>>);
 
 /// As many as are decoded at a time on most machines.
 const SPARE_FRAMES: usize = 16;
@@ -121,22 +119,9 @@ impl Frame {
     }
 }
 
-/// A run that somebody wants, and what for.
-pub struct Wanted<T> {
-    pub tag: T,
-    pub run: Run,
-}
-
-/// A run and its frame; the error is shared by all runs of the frame.
-pub struct Fetched<T> {
-    pub tag: T,
-    pub run: Run,
-    pub frame: std::result::Result<Arc<Frame>, Arc<Error>>,
-}
-
 /// Which copies of a frame are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Copies {
+pub(super) enum Copies {
     All,
     Plain,
 }
@@ -158,19 +143,19 @@ thread_local! {
     static OPENED: RefCell<(Vec<u8>, Decompressor)> = RefCell::default();
 }
 
-type Shelf = Mutex<LruCache<FrameId, Arc<Mutex<Option<Arc<Frame>>>>>>;
+pub(super) type Shelf = Mutex<LruCache<FrameId, Arc<Mutex<Option<Arc<Frame>>>>>>;
 
 /// Reads frames, and keeps the last ones decoded.
 pub struct Reader {
     locator: Arc<Locator>,
-    frames: Shelf,
+    pub(super) frames: Shelf,
     /// Bases have a shelf of their own, so that waiting for one never waits for a frame that waits for a base.
     bases: Shelf,
     pack_keys: Mutex<LruCache<ObjectName, Arc<(Kind, SealKey)>>>,
-    hopeless: Mutex<HashMap<FrameId, Arc<Error>>>,
+    pub(super) hopeless: Mutex<HashMap<FrameId, Arc<Error>>>,
     /// Frames that had to be put together from others.
-    salvaged: Mutex<BTreeSet<FrameId>>,
-    spare: Arc<Spare>,
+    pub(super) salvaged: Mutex<BTreeSet<FrameId>>,
+    pub(super) spare: Arc<Spare>,
 }
 
 impl Reader {
@@ -195,11 +180,6 @@ impl Reader {
         self.salvaged.lock().expect("no panic holds it").clear();
     }
 
-    /// The frames that had to be put together from others so far, found whole or not.
-    pub fn salvaged(&self) -> Vec<FrameId> {
-        self.salvaged.lock().expect("no panic holds it").iter().copied().collect()
-    }
-
     pub fn locator(&self) -> &Arc<Locator> {
         &self.locator
     }
@@ -217,28 +197,6 @@ impl Reader {
         };
         *slot = Some(frame.clone());
         Ok(frame)
-    }
-
-    /// A frame with these of its chunks, wherever they are stored; one that is not there then is lost.
-    pub fn frame_with(&self, run: &Run) -> Result<Arc<Frame>> {
-        let frame = self.frame(&run.frame)?;
-        match frame.has(run) {
-            true => Ok(frame),
-            false => self.complete(&self.frames, &run.frame, frame, Copies::All),
-        }
-    }
-
-    /// A frame that was read with chunks left out, and those that other frames have of them.
-    fn complete(&self, shelf: &Shelf, id: &FrameId, frame: Arc<Frame>, from: Copies) -> Result<Arc<Frame>> {
-        let slot = self.slot(shelf, id);
-        let mut slot = slot.lock().expect("no panic holds it");
-        if let Some(searched) = [Some(&frame), slot.as_ref()].into_iter().flatten().find(|frame| frame.searched) {
-            return Ok(searched.clone());
-        }
-        let trouble = Error::damaged(format!("frame {id}"), "some of its chunks are lost");
-        let complete = Arc::new(self.salvage(id, trouble, from)?);
-        *slot = Some(complete.clone());
-        Ok(complete)
     }
 
     /// A frame to be the base of a delta: never read from a delta copy, so decoding is one step deep.
@@ -266,7 +224,7 @@ impl Reader {
         *slot.lock().expect("no panic holds it") = Some(Arc::new(frame));
     }
 
-    fn slot(&self, shelf: &Shelf, id: &FrameId) -> Arc<Mutex<Option<Arc<Frame>>>> {
+    pub(super) fn slot(&self, shelf: &Shelf, id: &FrameId) -> Arc<Mutex<Option<Arc<Frame>>>> {
         shelf.lock().expect("no panic holds it").get_or_insert(*id, Default::default).clone()
     }
 
@@ -396,142 +354,6 @@ impl Reader {
             }
         }
         Ok(prefix)
-    }
-
-    /// Puts a frame together from chunks stored in other frames; what is nowhere is lost.
-    fn salvage(&self, id: &FrameId, trouble: Error, from: Copies) -> Result<Frame> {
-        if !trouble.is_damage() {
-            return Err(trouble);
-        }
-        if let Some(known) = self.hopeless.lock().expect("no panic holds it").get(id) {
-            return Err(Error::damaged(format!("frame {id}"), known));
-        }
-        let copies = self.locator.search(id)?;
-        let Some((table, elsewhere)) = copies else {
-            let known = Arc::new(trouble);
-            self.hopeless.lock().expect("no panic holds it").insert(*id, known.clone());
-            return Err(Error::damaged(format!("frame {id}"), known));
-        };
-        self.salvaged.lock().expect("no panic holds it").insert(*id);
-        let elsewhere = elsewhere.iter().filter(|(_, record)| from == Copies::All || !record.is_delta());
-        let mut frame = self.put_together(table, elsewhere);
-        frame.damage = Some(trouble.to_string());
-        Ok(frame)
-    }
-
-    /// A frame from the chunks that other frames have of it.
-    pub fn put_together<'c>(&self, table: ChunkTable, elsewhere: impl Iterator<Item = &'c (Arc<IndexedPack>, Arc<FrameRecord>)>) -> Frame {
-        let mut starts = vec![None; table.len()];
-        let mut bytes = Vec::new();
-        for (pack, record) in elsewhere {
-            if starts.iter().all(Option::is_some) {
-                break;
-            }
-            let Ok(frame) = self.read_from(pack, record) else { continue };
-            for (ordinal, chunk_id) in table.ids().iter().enumerate().filter(|(ordinal, _)| starts[*ordinal].is_none()).collect::<Vec<_>>()
-            {
-                let found = frame.table.ids().iter().position(|id| id == chunk_id).and_then(|i| frame.chunk(i));
-                if let Some(chunk) = found {
-                    starts[ordinal] = Some(bytes.len() as u32);
-                    bytes.extend_from_slice(chunk);
-                }
-            }
-        }
-        // `chunks` hands out neighbours as one slice, so they are laid in order.
-        let mut ordered = Vec::with_capacity(bytes.len());
-        for (ordinal, start) in starts.iter_mut().enumerate() {
-            if let Some(old) = *start {
-                *start = Some(ordered.len() as u32);
-                ordered.extend_from_slice(&bytes[old as usize..old as usize + table.lens()[ordinal] as usize]);
-            }
-        }
-        let spare = self.spare.clone();
-        Frame { table, starts, bytes: ordered, delta: false, damage: None, searched: true, spare }
-    }
-
-    /// Hands the wanted runs with their frames to `each`, in order, a batch at a time. Up to three batches are under way: while one is
-    /// used, frames of the next are decoded, by as many threads as there are cores.
-    pub fn fetch<T: Send>(
-        &self,
-        wanted: impl Iterator<Item = Result<Wanted<T>>> + Send,
-        mut each: impl FnMut(Vec<Fetched<T>>) -> Result<()>,
-    ) -> Result<()> {
-        let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
-        std::thread::scope(|scope| {
-            let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
-            for _ in 0..threads {
-                let queue = queue.clone();
-                scope.spawn(move || queue.into_iter().for_each(|job| job.done(self.frame(&job.id))));
-            }
-            let (sender, receiver) = crossbeam_channel::bounded(1);
-            scope.spawn(move || {
-                let mut wanted = wanted.peekable();
-                while wanted.peek().is_some() {
-                    let batch = self.batch(&mut wanted, &jobs);
-                    let failed = batch.is_err();
-                    if sender.send(batch).is_err() || failed {
-                        return;
-                    }
-                }
-            });
-            for batch in receiver {
-                let fetched = |(Wanted { tag, run }, decoded): (Wanted<T>, Arc<Decoded>)| {
-                    let frame = match decoded.wait() {
-                        Ok(frame) if !frame.has(&run) => self.frame_with(&run).map_err(Arc::new),
-                        decoded => decoded.clone(),
-                    };
-                    Fetched { tag, run, frame }
-                };
-                each(batch?.into_iter().map(fetched).collect())?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Takes what the next few frames hold of what is wanted, and has these decoded.
-    fn batch<T>(&self, wanted: &mut impl Iterator<Item = Result<Wanted<T>>>, jobs: &Sender<Job>) -> Result<Vec<(Wanted<T>, Arc<Decoded>)>> {
-        let mut frames: HashMap<FrameId, Arc<Decoded>> = HashMap::new();
-        let mut order = Vec::new();
-        let mut batch = Vec::new();
-        while frames.len() < FETCH_FRAMES && batch.len() < FRAME_CHUNKS_MAX {
-            let Some(item) = wanted.next().transpose()? else { break };
-            let decoded = frames.entry(item.run.frame).or_insert_with(|| {
-                order.push(item.run.frame);
-                Arc::default()
-            });
-            batch.push((decoded.clone(), item));
-        }
-        // Frames stored as deltas come after the others, which are likely to be their bases.
-        let is_delta = |id: &FrameId| self.locator.places(id).first().is_some_and(|(_, location)| location.info.is_delta());
-        order.sort_by_cached_key(is_delta);
-        for id in order {
-            let decoded = frames[&id].clone();
-            // Nobody hangs up before this thread does.
-            let _ = jobs.send(Job { id, decoded });
-        }
-        Ok(batch.into_iter().map(|(decoded, item)| (item, decoded)).collect())
-    }
-}
-
-/// What became of a frame; the error is shared by all runs of it.
-type Decoded = OnceLock<std::result::Result<Arc<Frame>, Arc<Error>>>;
-
-/// A frame to be decoded.
-struct Job {
-    id: FrameId,
-    decoded: Arc<Decoded>,
-}
-
-impl Job {
-    fn done(&self, result: Result<Arc<Frame>>) {
-        let _ = self.decoded.set(result.map_err(Arc::new));
-    }
-}
-
-impl Drop for Job {
-    fn drop(&mut self) {
-        // Whoever waits must not wait for ever if the decoding thread is gone.
-        self.decoded.get_or_init(|| Err(Arc::new(Error::ReadBack(format!("frame {}", self.id)))));
     }
 }
 

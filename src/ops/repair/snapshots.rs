@@ -11,11 +11,13 @@ use super::files::salvage;
 use super::{Mode, SetAside, Verdict, judge, set_aside, stop_if_interrupted, tell};
 use crate::backend::{Area, Place};
 use crate::compression::Level;
-use crate::error::{Error, Result, show_bytes};
+use crate::error::{Error, Result, StorageErrorKind, show_bytes};
 use crate::format::content::Content;
 use crate::format::entry::{Entry, Flaw, Node, path_order};
+use crate::format::envelope::Kind;
 use crate::format::snapshot::{LostPath, Repaired, Snapshot, Totals};
 use crate::id::SnapshotId;
+use crate::limits::*;
 use crate::ops::check::{Affected, Finding, ReadData, check};
 use crate::progress::{Progress, Silent, Stage};
 use crate::repo::{CatalogReader, CatalogWriter, PendingEntry, Repository, Stored, Writer, WriterOptions};
@@ -95,6 +97,7 @@ impl Run<'_> {
             Verdict::Newer(problem) => return self.newer(&place, problem),
             Verdict::Damaged(why) => {
                 tell(self.progress, &place, &why);
+                self.put_back(&place)?;
                 return self.away(&place, why);
             }
         };
@@ -113,6 +116,20 @@ impl Run<'_> {
         match self.cut(&stored, lost) {
             Err(Error::Unsupported { why, .. }) => self.newer(&place, why),
             result => result,
+        }
+    }
+
+    /// A snapshot that is whole and only has a wrong name gets its own.
+    fn put_back(&mut self, place: &Place) -> Result<()> {
+        let Ok(stored) = self.repository.backend().get(place, RECORD_BYTES_MAX) else { return Ok(()) };
+        let right = Place::snapshot(SnapshotId::of(&stored));
+        let is_whole = self.repository.open_object(Kind::Snapshot, &right, &stored).is_ok_and(|body| Snapshot::decode(&body).is_ok());
+        if !is_whole || right == *place || self.mode == Mode::Look {
+            return Ok(());
+        }
+        match self.repository.backend().put(&right, &stored) {
+            Err(error) if error.kind != StorageErrorKind::Exists => Err(error.into()),
+            _ => Ok(()),
         }
     }
 

@@ -1,0 +1,112 @@
+//! Reading many frames: batch by batch, the next ones decoded on all cores while one is used. The order never changes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use crossbeam_channel::Sender;
+
+use super::reader::{Frame, Reader};
+use crate::error::{Error, Result};
+use crate::format::recipe::Run;
+use crate::id::FrameId;
+use crate::limits::*;
+
+/// A run that somebody wants, and what for.
+pub struct Wanted<T> {
+    pub tag: T,
+    pub run: Run,
+}
+
+/// A run and its frame; the error is shared by all runs of the frame.
+pub struct Fetched<T> {
+    pub tag: T,
+    pub run: Run,
+    pub frame: std::result::Result<Arc<Frame>, Arc<Error>>,
+}
+
+impl Reader {
+    /// Hands the wanted runs with their frames to `each`, in order, a batch at a time. Up to three batches are under way: while one is
+    /// used, frames of the next are decoded, by as many threads as there are cores.
+    pub fn fetch<T: Send>(
+        &self,
+        wanted: impl Iterator<Item = Result<Wanted<T>>> + Send,
+        mut each: impl FnMut(Vec<Fetched<T>>) -> Result<()>,
+    ) -> Result<()> {
+        let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
+        std::thread::scope(|scope| {
+            let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
+            for _ in 0..threads {
+                let queue = queue.clone();
+                scope.spawn(move || queue.into_iter().for_each(|job| job.done(self.frame(&job.id))));
+            }
+            let (sender, receiver) = crossbeam_channel::bounded(1);
+            scope.spawn(move || {
+                let mut wanted = wanted.peekable();
+                while wanted.peek().is_some() {
+                    let batch = self.batch(&mut wanted, &jobs);
+                    let failed = batch.is_err();
+                    if sender.send(batch).is_err() || failed {
+                        return;
+                    }
+                }
+            });
+            for batch in receiver {
+                let fetched = |(Wanted { tag, run }, decoded): (Wanted<T>, Arc<Decoded>)| {
+                    let frame = match decoded.wait() {
+                        Ok(frame) if !frame.has(&run) => self.frame_with(&run).map_err(Arc::new),
+                        decoded => decoded.clone(),
+                    };
+                    Fetched { tag, run, frame }
+                };
+                each(batch?.into_iter().map(fetched).collect())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes what the next few frames hold of what is wanted, and has these decoded.
+    fn batch<T>(&self, wanted: &mut impl Iterator<Item = Result<Wanted<T>>>, jobs: &Sender<Job>) -> Result<Vec<(Wanted<T>, Arc<Decoded>)>> {
+        let mut frames: HashMap<FrameId, Arc<Decoded>> = HashMap::new();
+        let mut order = Vec::new();
+        let mut batch = Vec::new();
+        while frames.len() < FETCH_FRAMES && batch.len() < FRAME_CHUNKS_MAX {
+            let Some(item) = wanted.next().transpose()? else { break };
+            let decoded = frames.entry(item.run.frame).or_insert_with(|| {
+                order.push(item.run.frame);
+                Arc::default()
+            });
+            batch.push((decoded.clone(), item));
+        }
+        // Frames stored as deltas come after the others, which are likely to be their bases.
+        let is_delta = |id: &FrameId| self.locator().places(id).first().is_some_and(|(_, location)| location.info.is_delta());
+        order.sort_by_cached_key(is_delta);
+        for id in order {
+            let decoded = frames[&id].clone();
+            // Nobody hangs up before this thread does.
+            let _ = jobs.send(Job { id, decoded });
+        }
+        Ok(batch.into_iter().map(|(decoded, item)| (item, decoded)).collect())
+    }
+}
+
+/// What became of a frame; the error is shared by all runs of it.
+type Decoded = OnceLock<std::result::Result<Arc<Frame>, Arc<Error>>>;
+
+/// A frame to be decoded.
+struct Job {
+    id: FrameId,
+    decoded: Arc<Decoded>,
+}
+
+impl Job {
+    fn done(&self, result: Result<Arc<Frame>>) {
+        let _ = self.decoded.set(result.map_err(Arc::new));
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        // Whoever waits must not wait for ever if the decoding thread is gone.
+        self.decoded.get_or_init(|| Err(Arc::new(Error::ReadBack(format!("frame {}", self.id)))));
+    }
+}
