@@ -153,7 +153,15 @@ mod tests {
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
-        for line in ["snap", "snap prune", "snap check --read-data --read-data-subset 5%", "snap restore latest", "snap -q -v stats", "snap repair", "snap repair packs 3f --read-data"] {
+        for line in [
+            "snap",
+            "snap prune",
+            "snap check --read-data --read-data-subset 5%",
+            "snap restore latest",
+            "snap -q -v stats",
+            "snap repair",
+            "snap repair packs 3f --read-data",
+        ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

@@ -213,7 +213,8 @@ fn print_packs(report: &PacksReport, dry_run: bool, context: &Context) -> Result
 }
 
 fn treated_line(treated: &Treated) -> String {
-    let parts = [(treated.saved, "good"), (treated.rebuilt, "put together from elsewhere"), (treated.partial, "in part"), (treated.lost, "lost")];
+    let parts =
+        [(treated.saved, "good"), (treated.rebuilt, "put together from elsewhere"), (treated.partial, "in part"), (treated.lost, "lost")];
     let parts: Vec<String> = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
     let frames = match treated.frames {
         0 => "what it held is not known".into(),

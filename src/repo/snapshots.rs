@@ -77,7 +77,12 @@ impl Repository {
 
     /// Stores a snapshot; everything it refers to must be durable.
     pub(crate) fn save_snapshot(&self, snapshot: &Snapshot) -> Result<SnapshotId> {
-        let stored = self.seal_object(Kind::Snapshot, &snapshot.encode())?;
+        self.save_snapshot_body(&snapshot.encode())
+    }
+
+    /// Stores a snapshot that has members of which this version may know nothing.
+    pub(crate) fn save_snapshot_body(&self, body: &[u8]) -> Result<SnapshotId> {
+        let stored = self.seal_object(Kind::Snapshot, body)?;
         let id = ObjectName::of(&stored);
         self.backend.put(&Place::snapshot(id), &stored)?;
         Ok(id)

@@ -250,7 +250,8 @@ fn a_backup_heals() {
     assert_eq!(lost.iter().map(|(_, len)| len).sum::<u64>(), frame.table.plain_len() as u64);
     assert!(bench.dump("latest").is_err());
 
-    let report = repair_packs(&bench.open(), &PacksOptions { packs: vec![packs_of[0].name.hex()[..12].into()], ..packs(false) }, &Silent).unwrap();
+    let report =
+        repair_packs(&bench.open(), &PacksOptions { packs: vec![packs_of[0].name.hex()[..12].into()], ..packs(false) }, &Silent).unwrap();
     assert_eq!((report.treated.len(), report.treated[0].lost, report.treated[0].saved), (1, 1, packs_of[0].frames.len() as u64 - 1));
     assert_eq!(report.left.as_ref().unwrap().affected[0].ranges, lost, "what is lost is known to the byte");
     assert_eq!(memory.aside().len(), 2, "the pack and the segment that listed it: {:?}", memory.aside().keys());
@@ -310,7 +311,12 @@ fn one_good_copy_of_several_is_enough() {
         .map(|_| {
             memory.restore(start.clone());
             bench.save(&bytes);
-            memory.places().into_iter().filter(|place| !matches!(place.area, Area::Top | Area::Keys)).map(|place| (place.clone(), memory.remove(&place).unwrap())).collect()
+            memory
+                .places()
+                .into_iter()
+                .filter(|place| !matches!(place.area, Area::Top | Area::Keys))
+                .map(|place| (place.clone(), memory.remove(&place).unwrap()))
+                .collect()
         })
         .collect();
     for good in 0..3 {

@@ -188,7 +188,9 @@ impl Run<'_> {
             match fitting[..] {
                 [name] => named.insert(*name),
                 [] => return Err(Error::NotFound(format!("No pack has a name that begins with {prefix}"))),
-                _ => return Err(Error::NotFound(format!("{} packs have names that begin with {prefix}; write more digits", fitting.len()))),
+                _ => {
+                    return Err(Error::NotFound(format!("{} packs have names that begin with {prefix}; write more digits", fitting.len())));
+                }
             };
         }
         Ok(named)

@@ -84,7 +84,12 @@ pub fn examine(repository: &Repository, patient: &Patient, stored: &[u8]) -> Res
     Ok(Some(Examined { kind: header.kind, frames }))
 }
 
-fn look_at_frames(repository: &Repository, header: &Header, records: Vec<FrameRecord>, stored: &[u8]) -> Result<Vec<(FrameRecord, Health)>> {
+fn look_at_frames(
+    repository: &Repository,
+    header: &Header,
+    records: Vec<FrameRecord>,
+    stored: &[u8],
+) -> Result<Vec<(FrameRecord, Health)>> {
     let reader = repository.reader()?;
     let key = (header.kind, repository.keys().seal_key(header.kind, &header.salt));
     let look = |record: FrameRecord| {

@@ -15,7 +15,7 @@ use crate::error::{Error, Result, StorageErrorKind, show_bytes};
 use crate::format::content::Content;
 use crate::format::entry::{Entry, Flaw, Node, path_order};
 use crate::format::envelope::Kind;
-use crate::format::snapshot::{LostPath, Repaired, Snapshot, Totals};
+use crate::format::snapshot::{LostPath, Repaired, Snapshot, Totals, with_repair};
 use crate::id::SnapshotId;
 use crate::limits::*;
 use crate::ops::check::{Affected, Finding, ReadData, check};
@@ -53,7 +53,8 @@ pub fn repair_snapshots(repository: &Repository, which: &[String], mode: Mode, p
     for affected in check(repository, ReadData::None, &Silent)?.affected {
         hurt.entry(affected.snapshot).or_default().push(affected);
     }
-    let repaired: BTreeSet<SnapshotId> = repository.snapshots()?.0.iter().filter_map(|stored| Some(stored.snapshot.repaired.as_ref()?.original)).collect();
+    let repaired: BTreeSet<SnapshotId> =
+        repository.snapshots()?.0.iter().filter_map(|stored| Some(stored.snapshot.repaired.as_ref()?.original)).collect();
     progress.stage(Stage::Repairing, None, Some(chosen.len() as u64));
     for id in chosen {
         stop_if_interrupted(progress)?;
@@ -170,7 +171,9 @@ impl Run<'_> {
         let repaired = Some(note(self.repository, stored.id, &lost));
         let program = concat!("snap ", env!("CARGO_PKG_VERSION")).into();
         let snapshot = Snapshot { totals, program, catalog, catalog_len, path_table, repaired, ..stored.snapshot.clone() };
-        let id = self.repository.save_snapshot(&snapshot)?;
+        let body = self.repository.read_object(Kind::Snapshot, &place, RECORD_BYTES_MAX)?;
+        let body = with_repair(&body, &snapshot).map_err(|error| error.of(&place))?;
+        let id = self.repository.save_snapshot_body(&body)?;
         if let Err(error) = reliance.verify(self.repository) {
             self.repository.withdraw_snapshot(id)?;
             return Err(error);
