@@ -1,11 +1,12 @@
 //! Reading many frames: batch by batch, the next ones decoded on all cores while one is used. The order never changes.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::Sender;
 
-use super::reader::{Frame, Reader};
+use super::reader::{Frame, Reader, Verify};
 use crate::error::{Error, Result};
 use crate::format::recipe::Run;
 use crate::id::FrameId;
@@ -37,7 +38,7 @@ impl Reader {
             let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
             for _ in 0..threads {
                 let queue = queue.clone();
-                scope.spawn(move || queue.into_iter().for_each(|job| job.done(self.frame(&job.id))));
+                scope.spawn(move || queue.into_iter().for_each(|job| job.done(self.wanted(&job))));
             }
             let (sender, receiver) = crossbeam_channel::bounded(1);
             scope.spawn(move || {
@@ -66,26 +67,33 @@ impl Reader {
 
     /// Takes what the next few frames hold of what is wanted, and has these decoded.
     fn batch<T>(&self, wanted: &mut impl Iterator<Item = Result<Wanted<T>>>, jobs: &Sender<Job>) -> Result<Vec<(Wanted<T>, Arc<Decoded>)>> {
-        let mut frames: HashMap<FrameId, Arc<Decoded>> = HashMap::new();
-        let mut order = Vec::new();
+        let mut frames: HashMap<FrameId, usize> = HashMap::new();
+        let mut order: Vec<Job> = Vec::new();
         let mut batch = Vec::new();
-        while frames.len() < FETCH_FRAMES && batch.len() < FRAME_CHUNKS_MAX {
+        while order.len() < FETCH_FRAMES && batch.len() < FRAME_CHUNKS_MAX {
             let Some(item) = wanted.next().transpose()? else { break };
-            let decoded = frames.entry(item.run.frame).or_insert_with(|| {
-                order.push(item.run.frame);
-                Arc::default()
-            });
-            batch.push((decoded.clone(), item));
+            let index = *frames.entry(item.run.frame).or_insert(order.len());
+            if index == order.len() {
+                order.push(Job { id: item.run.frame, ordinals: Vec::new(), decoded: Arc::default() });
+            }
+            order[index].ordinals.push(item.run.first as usize..(item.run.first + item.run.count) as usize);
+            batch.push((item, order[index].decoded.clone()));
         }
         // Frames stored as deltas come after the others, which are likely to be their bases.
-        let is_delta = |id: &FrameId| self.locator().places(id).first().is_some_and(|(_, location)| location.info.is_delta());
+        let is_delta = |job: &Job| self.locator().places(&job.id).first().is_some_and(|(_, location)| location.info.is_delta());
         order.sort_by_cached_key(is_delta);
-        for id in order {
-            let decoded = frames[&id].clone();
+        for job in order {
             // Nobody hangs up before this thread does.
-            let _ = jobs.send(Job { id, decoded });
+            let _ = jobs.send(job);
         }
-        Ok(batch.into_iter().map(|(decoded, item)| (item, decoded)).collect())
+        Ok(batch)
+    }
+
+    /// A frame whose wanted chunks are verified; if one does not fit, all of the frame and its bases are verified, and other copies tried.
+    fn wanted(&self, job: &Job) -> Result<Arc<Frame>> {
+        let frame = self.shelved(&job.id, Verify::Later)?;
+        let mut ordinals = job.ordinals.iter().cloned();
+        if ordinals.all(|ordinals| self.fits(&frame, ordinals)) { Ok(frame) } else { self.frame(&job.id) }
     }
 }
 
@@ -95,6 +103,8 @@ type Decoded = OnceLock<std::result::Result<Arc<Frame>, Arc<Error>>>;
 /// A frame to be decoded.
 struct Job {
     id: FrameId,
+    /// The chunks that are wanted.
+    ordinals: Vec<Range<usize>>,
     decoded: Arc<Decoded>,
 }
 

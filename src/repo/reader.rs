@@ -1,10 +1,12 @@
 //! Reading frames: from recipes to verified bytes.
 //!
-//! A frame is opened, decompressed and every chunk of it verified before anything is handed on. Every place of a frame is tried; if
-//! all fail, it is put together from others (`salvage`). `fetch` reads many.
+//! A frame is opened and decompressed, and every chunk of it verified before it is handed on; for fetching (`fetch`), only those that are
+//! wanted, since much may be read for a few of them, or for what was stored as a delta, which is verified itself. Every place of a frame
+//! is tried; if all fail, it is put together from others (`salvage`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, TryLockError};
 
 use lru::LruCache;
@@ -22,8 +24,11 @@ use crate::id::{FrameId, ObjectName};
 use crate::index::IndexedPack;
 use crate::limits::*;
 
-/// A decoded frame, every chunk verified.
+/// A decoded frame.
 pub struct Frame {
+    pub(super) kind: Kind,
+    /// Every chunk fits its id.
+    pub(super) verified: bool,
     pub table: ChunkTable,
     /// Where each chunk begins in `bytes`; `None` for one that is not there.
     pub(super) starts: Vec<Option<u32>>,
@@ -104,7 +109,7 @@ impl Frame {
         &self.bytes
     }
 
-    fn new(record: &FrameRecord, bytes: Vec<u8>, spare: Arc<Spare>) -> Self {
+    fn new(kind: Kind, record: &FrameRecord, bytes: Vec<u8>, spare: Arc<Spare>) -> Self {
         let (table, delta) = (record.table.clone(), record.is_delta());
         let mut at = 0;
         let place = |(i, &len): (usize, &u32)| {
@@ -115,7 +120,7 @@ impl Frame {
             })
         };
         let starts = table.lens().iter().enumerate().map(place).collect();
-        Self { table, starts, bytes, delta, damage: None, searched: false, spare }
+        Self { kind, verified: false, table, starts, bytes, delta, damage: None, searched: false, spare }
     }
 }
 
@@ -124,6 +129,14 @@ impl Frame {
 pub(super) enum Copies {
     All,
     Plain,
+}
+
+/// Which chunks of a frame are verified.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verify {
+    All,
+    /// None yet: whoever hands them on does it.
+    Later,
 }
 
 /// Which bases will do.
@@ -186,30 +199,37 @@ impl Reader {
 
     /// A frame, decoded once while it stays in the cache.
     pub fn frame(&self, id: &FrameId) -> Result<Arc<Frame>> {
+        self.shelved(id, Verify::All)
+    }
+
+    pub(super) fn shelved(&self, id: &FrameId, verify: Verify) -> Result<Arc<Frame>> {
         let slot = self.slot(&self.frames, id);
         let mut slot = slot.lock().expect("no panic holds it");
-        if let Some(frame) = &*slot {
+        if let Some(frame) = slot.as_ref().filter(|frame| frame.verified || verify == Verify::Later) {
             return Ok(frame.clone());
         }
-        let frame = match ready(&self.bases, id) {
+        let frame = match ready(&self.bases, id).filter(|frame| frame.verified || verify == Verify::Later) {
             Some(frame) => frame,
-            None => Arc::new(self.read(id)?),
+            None => Arc::new(self.read(id, verify)?),
         };
         *slot = Some(frame.clone());
         Ok(frame)
     }
 
     /// A frame to be the base of a delta: never read from a delta copy, so decoding is one step deep.
-    fn base_frame(&self, id: &FrameId, bases: Bases) -> Result<Arc<Frame>> {
-        if let Some(frame) = ready(&self.frames, id).filter(|frame| !frame.delta) {
+    fn base_frame(&self, id: &FrameId, bases: Bases, verify: Verify) -> Result<Arc<Frame>> {
+        let will_do = |frame: &Arc<Frame>| {
+            !frame.delta && (frame.verified || verify == Verify::Later) && (frame.damage.is_none() || bases == Bases::Any)
+        };
+        if let Some(frame) = ready(&self.frames, id).filter(will_do) {
             return Ok(frame);
         }
         let slot = self.slot(&self.bases, id);
         let mut slot = slot.lock().expect("no panic holds it");
-        if let Some(frame) = slot.as_ref().filter(|frame| bases == Bases::Any || frame.damage.is_none()) {
+        if let Some(frame) = slot.as_ref().filter(|frame| will_do(frame)) {
             return Ok(frame.clone());
         }
-        let frame = match (self.read_places(id, Copies::Plain), bases) {
+        let frame = match (self.read_places(id, Copies::Plain, verify), bases) {
             (Err(trouble), Bases::Any) => self.salvage(id, trouble, Copies::Plain)?,
             (result, _) => result?,
         };
@@ -228,12 +248,12 @@ impl Reader {
         shelf.lock().expect("no panic holds it").get_or_insert(*id, Default::default).clone()
     }
 
-    fn read(&self, id: &FrameId) -> Result<Frame> {
-        self.read_places(id, Copies::All).or_else(|trouble| self.salvage(id, trouble, Copies::All))
+    fn read(&self, id: &FrameId, verify: Verify) -> Result<Frame> {
+        self.read_places(id, Copies::All, verify).or_else(|trouble| self.salvage(id, trouble, Copies::All))
     }
 
     /// Tries every place where the index says a frame is; if that fails, also those that no segment lists.
-    fn read_places(&self, id: &FrameId, copies: Copies) -> Result<Frame> {
+    fn read_places(&self, id: &FrameId, copies: Copies, verify: Verify) -> Result<Frame> {
         let mut trouble = Error::damaged(format!("frame {id}"), "no index segment lists it");
         let mut tried = HashSet::new();
         for attempt in 0..2 {
@@ -244,7 +264,7 @@ impl Reader {
                 if copies == Copies::Plain && location.info.is_delta() || !tried.insert(pack.name) {
                     continue;
                 }
-                match self.read_listed(&pack, id) {
+                match self.read_listed(&pack, id, verify) {
                     Ok(frame) if copies == Copies::Plain && frame.delta => {}
                     Ok(frame) => return Ok(frame),
                     Err(error) => trouble = error,
@@ -257,8 +277,12 @@ impl Reader {
         Err(trouble)
     }
 
-    /// Reads a frame from a pack.
+    /// Reads a frame from a pack, and verifies every chunk of it.
     pub fn read_from(&self, pack: &IndexedPack, record: &FrameRecord) -> Result<Frame> {
+        self.read_copy(pack, record, Verify::All)
+    }
+
+    fn read_copy(&self, pack: &IndexedPack, record: &FrameRecord, verify: Verify) -> Result<Frame> {
         let place = Place::pack(pack.name);
         let mut memory = SEALED.take();
         let len = record.stored_len as usize;
@@ -267,7 +291,7 @@ impl Reader {
         let mut read = || {
             let key = self.pack_key(pack.name)?;
             self.locator.backend().read_at(&place, record.offset, sealed)?;
-            self.decode(&key, record, sealed)
+            self.open(&key, record, sealed, verify)
         };
         let decoded = read().or_else(|_| {
             // Perhaps it was only the way here: once more, from the medium.
@@ -282,9 +306,9 @@ impl Reader {
         })
     }
 
-    fn read_listed(&self, pack: &IndexedPack, id: &FrameId) -> Result<Frame> {
+    fn read_listed(&self, pack: &IndexedPack, id: &FrameId, verify: Verify) -> Result<Frame> {
         let record = self.locator.record_in(pack, id)?;
-        self.read_from(pack, &record)
+        self.read_copy(pack, &record, verify)
     }
 
     fn pack_key(&self, name: ObjectName) -> Result<Arc<(Kind, SealKey)>> {
@@ -303,12 +327,16 @@ impl Reader {
     /// Opens a frame's box, decompresses it and verifies table and chunks. A base is never read from a delta copy.
     /// Where a base has no good plain copy, its chunks are looked for elsewhere.
     pub fn decode(&self, key: &(Kind, SealKey), record: &FrameRecord, sealed: &[u8]) -> Result<Frame> {
+        self.open(key, record, sealed, Verify::All)
+    }
+
+    fn open(&self, key: &(Kind, SealKey), record: &FrameRecord, sealed: &[u8], verify: Verify) -> Result<Frame> {
         let damaged = |why: &str| Error::damaged(format!("frame {}", record.id), why);
         let (kind, key) = key;
         if self.locator.keys().frame_id(&record.table) != record.id {
             return Err(damaged("its chunk table does not fit its id"));
         }
-        let prefix = record.base.as_ref().map(|base| self.prefix(base, Bases::Any)).transpose()?;
+        let prefix = record.base.as_ref().map(|base| self.prefix_with(base, Bases::Any, verify)).transpose()?;
         let mut bytes = self.spare.take();
         OPENED.with_borrow_mut(|(opened, decompressor)| {
             let associated_data = record.seal_info().associated_data(&self.locator.repository(), *kind);
@@ -317,30 +345,39 @@ impl Reader {
             let done = decompressor.decompress_into(record.codec, prefix.as_deref(), compressed, record.present_len(), &mut bytes);
             done.map_err(|error| damaged(&error.to_string()))
         })?;
-        let frame = Frame::new(record, bytes, self.spare.clone());
-        self.verify(&frame, *kind).map_err(damaged)?;
+        let mut frame = Frame::new(*kind, record, bytes, self.spare.clone());
+        self.verify_lengths(&frame).map_err(damaged)?;
+        if verify == Verify::All {
+            frame.verified = self.fits(&frame, 0..frame.table.len());
+            frame.verified.then_some(()).ok_or_else(|| damaged("a chunk does not fit its id"))?;
+        }
         Ok(frame)
     }
 
-    fn verify(&self, frame: &Frame, kind: Kind) -> std::result::Result<(), &'static str> {
+    fn verify_lengths(&self, frame: &Frame) -> std::result::Result<(), &'static str> {
         let present: usize = (0..frame.table.len()).filter_map(|i| frame.starts[i].map(|_| frame.table.lens()[i] as usize)).sum();
         if present != frame.bytes.len() {
             return Err("its chunks have other lengths than its bytes");
         }
-        for (i, id) in frame.table.ids().iter().enumerate() {
-            if frame.chunk(i).is_some_and(|bytes| self.locator.keys().chunk_id(kind, bytes) != *id) {
-                return Err("a chunk does not fit its id");
-            }
-        }
         Ok(())
+    }
+
+    /// Whether chunks fit their ids; those that are not there do.
+    pub(super) fn fits(&self, frame: &Frame, mut ordinals: Range<usize>) -> bool {
+        let fits = |ordinal: usize, id| frame.chunk(ordinal).is_none_or(|bytes| self.locator.keys().chunk_id(frame.kind, bytes) == id);
+        frame.verified || ordinals.all(|ordinal| frame.table.ids().get(ordinal).is_none_or(|id| fits(ordinal, *id)))
     }
 
     /// The old chunks of a base, end to end, each once.
     pub fn prefix(&self, base: &Base, bases: Bases) -> Result<Vec<u8>> {
+        self.prefix_with(base, bases, Verify::All)
+    }
+
+    fn prefix_with(&self, base: &Base, bases: Bases, verify: Verify) -> Result<Vec<u8>> {
         let mut prefix = Vec::new();
         let mut seen = HashSet::new();
         for run in &base.0 {
-            let mut frame = self.base_frame(&run.frame, bases)?;
+            let mut frame = self.base_frame(&run.frame, bases, verify)?;
             let wanted = Run { frame: run.frame, first: run.first, count: run.count };
             if bases == Bases::Any && !frame.has(&wanted) {
                 frame = self.complete(&self.bases, &run.frame, frame, Copies::Plain)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::reader::{Copies, Frame, Reader, Shelf};
 use crate::error::{Error, Result};
+use crate::format::envelope::Kind;
 use crate::format::frame::{ChunkTable, FrameRecord};
 use crate::format::recipe::Run;
 use crate::id::FrameId;
@@ -87,6 +88,7 @@ impl Reader {
             }
         }
         let spare = self.spare.clone();
-        Frame { table, starts, bytes: ordered, delta: false, damage: None, searched: true, spare }
+        let kind = Kind::DataPack;
+        Frame { kind, verified: true, table, starts, bytes: ordered, delta: false, damage: None, searched: true, spare }
     }
 }
