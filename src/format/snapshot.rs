@@ -128,6 +128,14 @@ impl Snapshot {
         self.started.unwrap_or(self.time)
     }
 
+    /// Why a file in it has no content.
+    pub fn why_empty(&self) -> &'static str {
+        match self.repaired {
+            Some(_) => "its bytes are lost, or could not be read when the backup was made; what a repair saved is in NAME.damaged",
+            None => "it could not be read when the backup was made",
+        }
+    }
+
     /// Whether all sources could be read.
     pub fn is_complete(&self) -> bool {
         self.totals.flawed == 0

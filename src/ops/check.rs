@@ -160,6 +160,8 @@ impl Run<'_> {
     fn trouble(&mut self, object: impl ToString, error: &Error, repair: Option<Remedy>) {
         let why = structure::why(error);
         match error {
+            // What looks like a newer version may be a byte that is wrong.
+            Error::Unsupported { .. } if self.is_rotten(repair) => self.finding(object, "Its bytes do not fit its name", repair),
             Error::Unsupported { .. } => {
                 let problem = format!("It cannot be checked, because it needs a newer snap: {why}");
                 self.progress.problem(&Problem::new(object.to_string(), &problem));
@@ -167,6 +169,12 @@ impl Run<'_> {
             }
             _ => self.finding(object, why, repair),
         }
+    }
+
+    fn is_rotten(&self, repair: Option<Remedy>) -> bool {
+        let Some(Remedy::Pack(name)) = repair else { return false };
+        let stored = self.repository.backend().get(&Place::pack(name), PACK_BYTES_MAX);
+        stored.is_ok_and(|stored| ObjectName::of(&stored) != name)
     }
 
     fn stop_if_interrupted(&self) -> Result<()> {
