@@ -46,6 +46,9 @@ pub enum Error {
     /// The stream had no bytes.
     #[error("{name} is empty, no snapshot was saved")]
     EmptyStream { name: String },
+    /// It would do harm, so nothing was done.
+    #[error("{why}; nothing was removed")]
+    Refused { why: String, hint: &'static str },
     /// The repository changed under a running operation; run it again.
     #[error("{0}")]
     Conflict(String),

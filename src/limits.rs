@@ -70,6 +70,9 @@ pub const SLAB_BYTES: usize = 4 << 20;
 pub const SLAB_EVENTS_MAX: usize = 8192;
 /// Decoded frames the reader keeps, in plain bytes.
 pub const FRAME_CACHE_BYTES: usize = 24 << 20;
+/// The same while restoring or dumping: of frames, and of bases, of which one delta may need many from all over a file.
+pub const FETCH_CACHE_BYTES: usize = 32 << 20;
+pub const FETCH_BASES_BYTES: usize = 72 << 20;
 /// Frames fetched together by the reader.
 pub const FETCH_FRAMES: usize = 12;
 /// Footers of packs kept decoded, in chunks of their tables.
@@ -106,3 +109,8 @@ pub const STDERR_TAIL_BYTES: usize = 4 << 10;
 pub const PIPE_BYTES: usize = 1 << 20;
 /// An extended attribute's value.
 pub const XATTR_BYTES_MAX: usize = 16 << 20;
+
+/// How far ahead of this machine's clock a snapshot may be and not count as one from the future.
+pub const CLOCK_TOLERANCE_SECONDS: i64 = 600;
+/// Snapshots that one record names and that are removed together.
+pub const FORGET_BATCH: usize = 1024;

@@ -143,6 +143,7 @@ fn hint(error: &Error) -> Option<&'static str> {
         Error::Unsupported { .. } => "snap version shows what this build reads; install a newer one",
         Error::Conflict(_) => "run the command again",
         Error::ReadBack(_) => "test the memory (memtest86+) before you trust this machine; nothing was committed",
+        Error::Refused { hint, .. } => hint,
         Error::EmptyStream { .. } => "if an empty stream is right, say --allow-empty",
         Error::Command { outcome, .. } if outcome.starts_with("could not be started") => "is it installed, and in the PATH of this user?",
         Error::Command { stderr_tail, .. } if stderr_tail.is_empty() => "the command said nothing on standard error; run it by hand",

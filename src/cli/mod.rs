@@ -8,8 +8,11 @@ mod cat;
 mod check;
 mod completions;
 mod context;
+mod diff;
 mod dump;
 mod exit;
+mod find;
+mod forget;
 mod init;
 mod input;
 mod json;
@@ -26,6 +29,7 @@ mod signals;
 mod snapshots;
 mod stats;
 mod summary;
+mod tag;
 mod unlock;
 mod version;
 mod words;
@@ -72,6 +76,10 @@ enum Command {
     Dump(dump::Args),
     Snapshots(snapshots::Args),
     Ls(ls::Args),
+    Find(find::Args),
+    Diff(diff::Args),
+    Tag(tag::Args),
+    Forget(Box<forget::Args>),
     Check(check::Args),
     Repair(repair::Args),
     Stats(stats::Args),
@@ -89,6 +97,10 @@ impl Command {
             Self::Dump(args) => args.run(context),
             Self::Snapshots(args) => args.run(context),
             Self::Ls(args) => args.run(context),
+            Self::Find(args) => args.run(context),
+            Self::Diff(args) => args.run(context),
+            Self::Tag(args) => args.run(context),
+            Self::Forget(args) => args.run(context),
             Self::Check(args) => args.run(context),
             Self::Repair(args) => args.run(context),
             Self::Stats(args) => args.run(context),
@@ -150,11 +162,21 @@ mod tests {
             "snap repair packs 3f2a 40dc --dry-run",
             "snap repair packs --read-data",
             "snap repair snapshots latest",
+            "snap forget --keep-daily 7 --keep-weekly -1 --keep-tag a,b --group-by host,tags --host h -n",
+            "snap forget 40dc1520 latest~3 --dry-run",
+            "snap tag --add a,b --remove c latest",
+            "snap tag --tag old --set new",
+            "snap diff --metadata 40dc1520:/etc latest:/etc",
+            "snap find -i *.conf passwd -s latest --host h -l",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
         for line in [
             "snap",
+            "snap tag latest",
+            "snap tag --set a --add b latest",
+            "snap find",
+            "snap diff latest",
             "snap prune",
             "snap check --read-data --read-data-subset 5%",
             "snap restore latest",

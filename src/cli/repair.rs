@@ -11,7 +11,8 @@ use crate::error::Result;
 use crate::id::ObjectName;
 use crate::ops::check::{Affected, Finding};
 use crate::ops::repair::{
-    IndexReport, Mode, PacksOptions, PacksReport, SetAside, SnapshotsReport, Treated, repair_index, repair_packs, repair_snapshots,
+    IndexReport, Mode, PacksOptions, PacksReport, SetAside, SnapshotsOptions, SnapshotsReport, Treated, repair_index, repair_packs,
+    repair_snapshots,
 };
 
 /// Bring a damaged repository in order again
@@ -242,7 +243,8 @@ fn print_aside(set_aside: &[SetAside], dry_run: bool) -> Result<()> {
 impl SnapshotsArgs {
     fn run(self, context: &Context) -> Result<Outcome> {
         let repository = unlock::open(context)?;
-        let report = repair_snapshots(&repository, &self.snapshots, mode(self.dry_run), &Reporter::start(context, Channel::Findings))?;
+        let options = SnapshotsOptions { snapshots: self.snapshots, host: unlock::host(), mode: mode(self.dry_run) };
+        let report = repair_snapshots(&repository, &options, &Reporter::start(context, Channel::Findings))?;
         match context.options.json {
             true => print_snapshots_json(&report, self.dry_run)?,
             false => print_snapshots(&report, self.dry_run, context)?,

@@ -5,7 +5,8 @@
 
 use super::codec::Reader;
 use super::recipe::Recipe;
-use super::{Result, from_json, to_json};
+use super::{FormatError, Result, from_json, to_json};
+use crate::id::SnapshotId;
 
 /// Counts of what a snapshot holds and what it cost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -63,7 +64,10 @@ pub struct Snapshot {
     #[serde(default)]
     pub paths: Vec<String>,
     #[serde(default)]
-    pub parent: Option<crate::id::SnapshotId>,
+    pub parent: Option<SnapshotId>,
+    /// The snapshot that this one took the place of, when its tags were changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<SnapshotId>,
     #[serde(default)]
     pub totals: Totals,
     /// The program that wrote it.
@@ -142,6 +146,18 @@ impl Snapshot {
     }
 }
 
+/// The bytes of a snapshot with other tags. Everything else stays as it is, also what this version does not know.
+///
+/// `original` is noted, unless the snapshot took the place of another already.
+pub fn with_tags(bytes: &[u8], tags: &[String], original: SnapshotId) -> Result<Vec<u8>> {
+    let mut value: serde_json::Value = from_json(bytes)?;
+    let members = value.as_object_mut().ok_or_else(|| FormatError::Json("a snapshot is no JSON object".into()))?;
+    members.insert("tags".into(), tags.into());
+    members.entry("original").or_insert_with(|| original.hex().into());
+    let bytes = to_json(&value);
+    Snapshot::decode(&bytes).map(|_| bytes)
+}
+
 /// A recipe inside JSON: hex of its binary form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecipeText(pub Recipe);
@@ -193,5 +209,25 @@ mod tests {
         assert_eq!((&value["source"], &value["unknown"]["x"][0], &value["host"]), (&"later".into(), &1.into(), &"h".into()));
         let after = Snapshot::decode(&after).unwrap();
         assert_eq!((after.catalog_len, after.repaired), (5, Some(repaired)));
+    }
+
+    #[test]
+    fn other_tags_leave_everything_else_as_it_is() {
+        let before = br#"{"time":"2026-11-21T02:00:00.123456789Z","host":"h","name":"n","source":"later","seconds":0.1,"tags":["a"],
+            "parent":null,"totals":{"files":1,"later":18446744073709551615},"catalog":"000000","catalog_len":0,"path_table":"000000",
+            "unknown":{"x":[1,null]}}"#;
+        let first = with_tags(before, &["b".into(), "c".into()], ObjectName([1; 32])).unwrap();
+        let value = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+        let mut expected = value(before);
+        expected["tags"] = serde_json::json!(["b", "c"]);
+        expected["original"] = "01".repeat(32).into();
+        assert_eq!(value(&first), expected);
+        // The very first is what is noted, however often tags change.
+        let second = with_tags(&first, &[], ObjectName([2; 32])).unwrap();
+        let second = Snapshot::decode(&second).unwrap();
+        assert_eq!((second.original, second.tags.len()), (Some(ObjectName([1; 32])), 0));
+        for wrong in [&b"[]"[..], b"{}", b"", b"{\"tags\":[]}"] {
+            assert!(with_tags(wrong, &[], ObjectName([1; 32])).is_err());
+        }
     }
 }

@@ -148,6 +148,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         source: subject.kind,
         paths: subject.paths,
         parent: report.parent,
+        original: None,
         totals: report.totals.clone(),
         program: concat!("snap ", env!("CARGO_PKG_VERSION")).into(),
         catalog,

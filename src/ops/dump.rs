@@ -57,7 +57,7 @@ fn find_file(repository: &Repository, selection: &Selection) -> Result<(Vec<u8>,
         Node::File { content: None } => {
             let why = selection.stored.snapshot.why_empty();
             Err(Error::NotFound(format!("{shown} has no content in snapshot {id}: {why}")))
-        },
+        }
         Node::HardLink { target } => find_file(repository, &Selection { stored: selection.stored.clone(), path: target }),
         node => Err(Error::Usage(format!("{shown} is a {} and has no bytes to dump; snap restore brings it back", node.name()))),
     }

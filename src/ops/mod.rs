@@ -5,7 +5,11 @@
 pub mod backup;
 pub mod browse;
 pub mod check;
+pub mod diff;
 pub mod dump;
+pub mod find;
+pub mod forget;
 pub mod repair;
 pub mod restore;
 pub mod stats;
+pub mod tag;

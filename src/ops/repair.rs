@@ -13,7 +13,7 @@ mod snapshots;
 
 pub use index::{IndexReport, repair_index};
 pub use packs::{PacksOptions, PacksReport, Treated, repair_packs};
-pub use snapshots::{Cut, SnapshotsReport, repair_snapshots};
+pub use snapshots::{Cut, SnapshotsOptions, SnapshotsReport, repair_snapshots};
 
 use crate::backend::Place;
 use crate::error::{Error, Result, StorageErrorKind};

@@ -1,4 +1,7 @@
-//! Reading many frames: batch by batch, the next ones decoded on all cores while one is used. The order never changes.
+//! Fetching: the frames of what is wanted, decoded ahead on all cores, and handed on in order.
+//!
+//! Of a frame, only the chunks that are wanted are verified, since much may be read for a few of them, or for what was stored as a
+//! delta, which is verified itself.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -6,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::Sender;
 
-use super::reader::{Frame, Reader, Verify};
+use super::frames::Frame;
+use super::reader::{Reader, Verify};
 use crate::error::{Error, Result};
 use crate::format::recipe::Run;
 use crate::id::FrameId;
@@ -25,6 +29,30 @@ pub struct Fetched<T> {
     pub frame: std::result::Result<Arc<Frame>, Arc<Error>>,
 }
 
+/// What became of a frame; the error is shared by all runs of it.
+type Decoded = OnceLock<std::result::Result<Arc<Frame>, Arc<Error>>>;
+
+/// A frame to be decoded.
+struct Job {
+    id: FrameId,
+    /// The chunks that are wanted.
+    ordinals: Vec<Range<usize>>,
+    decoded: Arc<Decoded>,
+}
+
+impl Job {
+    fn done(&self, result: Result<Arc<Frame>>) {
+        let _ = self.decoded.set(result.map_err(Arc::new));
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        // Whoever waits must not wait for ever if the decoding thread is gone.
+        self.decoded.get_or_init(|| Err(Arc::new(Error::ReadBack(format!("frame {}", self.id)))));
+    }
+}
+
 impl Reader {
     /// Hands the wanted runs with their frames to `each`, in order, a batch at a time. Up to three batches are under way: while one is
     /// used, frames of the next are decoded, by as many threads as there are cores.
@@ -33,6 +61,7 @@ impl Reader {
         wanted: impl Iterator<Item = Result<Wanted<T>>> + Send,
         mut each: impl FnMut(Vec<Fetched<T>>) -> Result<()>,
     ) -> Result<()> {
+        self.widen();
         let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
         std::thread::scope(|scope| {
             let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
@@ -94,29 +123,5 @@ impl Reader {
         let frame = self.shelved(&job.id, Verify::Later)?;
         let mut ordinals = job.ordinals.iter().cloned();
         if ordinals.all(|ordinals| self.fits(&frame, ordinals)) { Ok(frame) } else { self.frame(&job.id) }
-    }
-}
-
-/// What became of a frame; the error is shared by all runs of it.
-type Decoded = OnceLock<std::result::Result<Arc<Frame>, Arc<Error>>>;
-
-/// A frame to be decoded.
-struct Job {
-    id: FrameId,
-    /// The chunks that are wanted.
-    ordinals: Vec<Range<usize>>,
-    decoded: Arc<Decoded>,
-}
-
-impl Job {
-    fn done(&self, result: Result<Arc<Frame>>) {
-        let _ = self.decoded.set(result.map_err(Arc::new));
-    }
-}
-
-impl Drop for Job {
-    fn drop(&mut self) {
-        // Whoever waits must not wait for ever if the decoding thread is gone.
-        self.decoded.get_or_init(|| Err(Arc::new(Error::ReadBack(format!("frame {}", self.id)))));
     }
 }

@@ -1,8 +1,7 @@
 //! Reading frames: from recipes to verified bytes.
 //!
-//! A frame is opened and decompressed, and every chunk of it verified before it is handed on; for fetching (`fetch`), only those that are
-//! wanted, since much may be read for a few of them, or for what was stored as a delta, which is verified itself. Every place of a frame
-//! is tried; if all fail, it is put together from others (`salvage`).
+//! A frame is opened and decompressed, and every chunk of it verified before it is handed on. Every place of a frame is tried; if
+//! all fail, it is put together from others (`salvage`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -11,6 +10,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 
 use lru::LruCache;
 
+use super::frames::{Frame, Spare};
 use super::locate::Locator;
 use crate::backend::Place;
 use crate::compression::Decompressor;
@@ -18,111 +18,11 @@ use crate::crypto::SealKey;
 use crate::error::{Error, Result};
 use crate::format::codec::Reader as Fields;
 use crate::format::envelope::{HEADER_BYTES, Header, Kind};
-use crate::format::frame::{Base, ChunkTable, FrameRecord};
+use crate::format::frame::{Base, FrameRecord};
 use crate::format::recipe::Run;
 use crate::id::{FrameId, ObjectName};
 use crate::index::IndexedPack;
 use crate::limits::*;
-
-/// A decoded frame.
-pub struct Frame {
-    pub(super) kind: Kind,
-    /// Every chunk fits its id.
-    pub(super) verified: bool,
-    pub table: ChunkTable,
-    /// Where each chunk begins in `bytes`; `None` for one that is not there.
-    pub(super) starts: Vec<Option<u32>>,
-    pub(super) bytes: Vec<u8>,
-    /// Whether it was stored as a delta.
-    pub delta: bool,
-    /// What is wrong with it, where chunks had to be found elsewhere or are lost.
-    pub damage: Option<String>,
-    /// Its chunks were looked for everywhere: one that is not there is lost.
-    pub(super) searched: bool,
-    /// Takes the memory back.
-    pub(super) spare: Arc<Spare>,
-}
-
-/// Memory of frames that are not needed any more, for the next ones: fresh pages cost a tenth of reading a frame.
-#[derive(Default)]
-pub(super) struct Spare(Mutex<Vec<Vec<u8>>>);
-
-/// As many as are decoded at a time on most machines.
-const SPARE_FRAMES: usize = 16;
-
-impl Spare {
-    fn take(&self) -> Vec<u8> {
-        self.0.lock().expect("no panic holds it").pop().unwrap_or_default()
-    }
-
-    fn give(&self, bytes: Vec<u8>) {
-        let mut spare = self.0.lock().expect("no panic holds it");
-        if spare.len() < SPARE_FRAMES && bytes.capacity() <= FRAME_BYTES_MAX {
-            spare.push(bytes);
-        }
-    }
-}
-
-impl Drop for Frame {
-    fn drop(&mut self) {
-        self.spare.give(std::mem::take(&mut self.bytes));
-    }
-}
-
-impl Frame {
-    /// A chunk's bytes, or nothing if they are lost.
-    pub fn chunk(&self, ordinal: usize) -> Option<&[u8]> {
-        let start = (*self.starts.get(ordinal)?)? as usize;
-        Some(&self.bytes[start..start + self.table.lens()[ordinal] as usize])
-    }
-
-    /// The bytes of neighbouring chunks, if all are there.
-    pub fn chunks(&self, run: &Run) -> Option<&[u8]> {
-        let (first, end) = (run.first as usize, (run.first + run.count) as usize);
-        let lens = self.table.lens().get(first..end)?;
-        if self.starts[first..end].iter().any(Option::is_none) {
-            return None;
-        }
-        let start = self.starts[first]? as usize;
-        let len: usize = lens.iter().map(|&len| len as usize).sum();
-        Some(&self.bytes[start..start + len])
-    }
-
-    /// Whether all chunks of a run are there.
-    pub fn has(&self, run: &Run) -> bool {
-        let starts = self.starts.get(run.first as usize..(run.first + run.count) as usize);
-        starts.is_some_and(|starts| starts.iter().all(Option::is_some))
-    }
-
-    /// Whether all chunks are there.
-    pub fn is_whole(&self) -> bool {
-        self.starts.iter().all(Option::is_some)
-    }
-
-    /// For each chunk whether it is there.
-    pub fn present(&self) -> impl ExactSizeIterator<Item = bool> + '_ {
-        self.starts.iter().map(Option::is_some)
-    }
-
-    /// The chunks that are there, end to end in table order.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    fn new(kind: Kind, record: &FrameRecord, bytes: Vec<u8>, spare: Arc<Spare>) -> Self {
-        let (table, delta) = (record.table.clone(), record.is_delta());
-        let mut at = 0;
-        let place = |(i, &len): (usize, &u32)| {
-            record.has(i).then(|| {
-                let start = at;
-                at += len;
-                start
-            })
-        };
-        let starts = table.lens().iter().enumerate().map(place).collect();
-        Self { kind, verified: false, table, starts, bytes, delta, damage: None, searched: false, spare }
-    }
-}
 
 /// Which copies of a frame are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -152,6 +52,8 @@ thread_local! {
     // Memory that is used again for each frame a thread reads.
     /// What is sealed. Whoever reads a frame takes it out, since a base may have to be read meanwhile.
     static SEALED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// The chunks of a base.
+    static PREFIX: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     /// What was opened, and what decompresses it.
     static OPENED: RefCell<(Vec<u8>, Decompressor)> = RefCell::default();
 }
@@ -236,6 +138,13 @@ impl Reader {
         let frame = Arc::new(frame);
         *slot = Some(frame.clone());
         Ok(frame)
+    }
+
+    /// Keeps more decoded: what was stored over many nights is read from here and there, and restores use little else.
+    pub(super) fn widen(&self) {
+        let frames = |bytes: usize| (bytes / FRAME_BYTES_TARGET).try_into().expect("at least one frame");
+        self.frames.lock().expect("no panic holds it").resize(frames(FETCH_CACHE_BYTES));
+        self.bases.lock().expect("no panic holds it").resize(frames(FETCH_BASES_BYTES));
     }
 
     /// Keeps a frame that was read from a plain copy, for deltas that are based on it.
@@ -336,15 +245,23 @@ impl Reader {
         if self.locator.keys().frame_id(&record.table) != record.id {
             return Err(damaged("its chunk table does not fit its id"));
         }
-        let prefix = record.base.as_ref().map(|base| self.prefix_with(base, Bases::Any, verify)).transpose()?;
+        let mut memory = PREFIX.take();
+        let prefix = match &record.base {
+            Some(base) => {
+                self.gather_prefix(base, Bases::Any, verify, &mut memory)?;
+                Some(&memory[..])
+            }
+            None => None,
+        };
         let mut bytes = self.spare.take();
         OPENED.with_borrow_mut(|(opened, decompressor)| {
             let associated_data = record.seal_info().associated_data(&self.locator.repository(), *kind);
             let compressed = key.open_into(&associated_data, sealed, opened);
             let compressed = compressed.ok_or_else(|| damaged("its seal does not fit its bytes"))?;
-            let done = decompressor.decompress_into(record.codec, prefix.as_deref(), compressed, record.present_len(), &mut bytes);
+            let done = decompressor.decompress_into(record.codec, prefix, compressed, record.present_len(), &mut bytes);
             done.map_err(|error| damaged(&error.to_string()))
         })?;
+        PREFIX.set(memory);
         let mut frame = Frame::new(*kind, record, bytes, self.spare.clone());
         self.verify_lengths(&frame).map_err(damaged)?;
         if verify == Verify::All {
@@ -368,13 +285,25 @@ impl Reader {
         frame.verified || ordinals.all(|ordinal| frame.table.ids().get(ordinal).is_none_or(|id| fits(ordinal, *id)))
     }
 
-    /// The old chunks of a base, end to end, each once.
-    pub fn prefix(&self, base: &Base, bases: Bases) -> Result<Vec<u8>> {
-        self.prefix_with(base, bases, Verify::All)
+    /// Stored bytes for each plain byte of the frames of a base.
+    pub fn ratio(&self, base: &Base) -> f64 {
+        let frames: HashSet<FrameId> = base.0.iter().map(|run| run.frame).collect();
+        let plain = |id| self.locator.places(&id).into_iter().map(|(_, location)| location).find(|location| !location.info.is_delta());
+        let lens =
+            frames.into_iter().filter_map(plain).map(|location| (u64::from(location.stored_len), u64::from(location.info.plain_len)));
+        let (stored, plain) = lens.fold((0, 0), |sum, lens| (sum.0 + lens.0, sum.1 + lens.1));
+        if plain == 0 { 1.0 } else { stored as f64 / plain as f64 }
     }
 
-    fn prefix_with(&self, base: &Base, bases: Bases, verify: Verify) -> Result<Vec<u8>> {
+    /// The old chunks of a base, end to end, each once.
+    pub fn prefix(&self, base: &Base, bases: Bases) -> Result<Vec<u8>> {
         let mut prefix = Vec::new();
+        self.gather_prefix(base, bases, Verify::All, &mut prefix)?;
+        Ok(prefix)
+    }
+
+    fn gather_prefix(&self, base: &Base, bases: Bases, verify: Verify, prefix: &mut Vec<u8>) -> Result<()> {
+        prefix.clear();
         let mut seen = HashSet::new();
         for run in &base.0 {
             let mut frame = self.base_frame(&run.frame, bases, verify)?;
@@ -390,7 +319,7 @@ impl Reader {
                 return Err(Error::damaged(format!("frame {}", run.frame), "a base is beyond the limit"));
             }
         }
-        Ok(prefix)
+        Ok(())
     }
 }
 

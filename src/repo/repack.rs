@@ -4,8 +4,8 @@
 //! Which frames are moved, and what becomes of the old packs, is the operations' business.
 
 use super::Repository;
+use super::frames::Frame;
 use super::packer::end_pack;
-use super::reader::Frame;
 use crate::backend::Place;
 use crate::compression::{Compressor, Decompressor, Level};
 use crate::crypto::Sealer;

@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use super::reader::{Copies, Frame, Reader, Shelf};
+use super::frames::Frame;
+use super::reader::{Copies, Reader, Shelf};
 use crate::error::{Error, Result};
 use crate::format::envelope::Kind;
 use crate::format::frame::{ChunkTable, FrameRecord};

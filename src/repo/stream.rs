@@ -1,6 +1,6 @@
 //! From the chunks of one stream to its recipe, and byte streams of our own (catalogs, long recipes) on the same road.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use super::cursor::{Cursor, OldChunk};
 use super::gather::FrameRef;
@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::format::envelope::Kind;
 use crate::format::frame::BaseRun;
 use crate::format::recipe::{Recipe, Run, encode_block};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, FrameId};
 use crate::limits::*;
 
 /// A run whose frame may still be open.
@@ -43,6 +43,9 @@ impl OpenRecipe {
     }
 }
 
+/// New chunks for each known one that may be stored once more.
+const NEW_FOR_ONE_AGAIN: u64 = 2;
+
 /// New chunks since the last known one.
 struct Gap {
     frame: FrameRef,
@@ -72,6 +75,19 @@ impl Gap {
     }
 }
 
+/// What old chunks that stand side by side are as a base, as runs. Those that live in delta frames are stood in for by what these were
+/// made against, of which neighbours share much; so that this does not grow from version to version, only the middle is kept, of about
+/// twice the number of chunks.
+fn stand_ins(old: &[OldChunk]) -> Vec<(FrameId, u32, u32)> {
+    let mut seen = HashSet::new();
+    let all = old.iter().flat_map(OldChunk::as_base).flat_map(|(frame, first, count)| (first..first + count).map(move |i| (frame, i)));
+    let chunks: Vec<(FrameId, u32)> = all.filter(|chunk| seen.insert(*chunk)).collect();
+    let beyond = chunks.len().saturating_sub(2 * old.len() + 1);
+    let kept = &chunks[beyond / 2..chunks.len() - beyond.div_ceil(2)];
+    let runs = kept.chunk_by(|a, b| a.0 == b.0 && a.1 + 1 == b.1);
+    runs.map(|run| (run[0].0, run[0].1, run.len() as u32)).collect()
+}
+
 /// The chunks of one stream, in order.
 pub struct Stream {
     kind: Kind,
@@ -81,6 +97,8 @@ pub struct Stream {
     spilled: Option<Box<MetaStream>>,
     /// The older version's recipe, if it is deep: where the recipe's own stream is expected.
     older_recipe: Option<Recipe>,
+    /// New chunks that no chunk stored once more was set against yet.
+    credit: u64,
     /// Every chunk since the last slab's start was the one expected.
     pub steady: bool,
 }
@@ -90,7 +108,7 @@ impl Stream {
     pub fn new(writer: &Writer, kind: Kind, older: Option<&Recipe>, trail: Option<Cursor>) -> Self {
         let cursor = older.map(|recipe| Cursor::along_recipe(writer.stock().clone(), recipe.clone())).or(trail);
         let deeper = older.filter(|recipe| recipe.depth > 0).map(|recipe| Recipe { depth: recipe.depth - 1, runs: recipe.runs.clone() });
-        Self { kind, steady: cursor.is_some(), cursor, gap: None, runs: VecDeque::new(), spilled: None, older_recipe: deeper }
+        Self { kind, credit: 0, steady: cursor.is_some(), cursor, gap: None, runs: VecDeque::new(), spilled: None, older_recipe: deeper }
     }
 
     /// Lengths and ids of the chunks expected next.
@@ -121,6 +139,10 @@ impl Stream {
 
     fn known(&mut self, writer: &mut Writer, id: &ChunkId) -> Option<(FrameRef, u32)> {
         if let Some(distance) = self.cursor.as_mut().and_then(|cursor| cursor.find(id)) {
+            if self.gathers_again(writer, id, distance) {
+                self.steady = false;
+                return None;
+            }
             self.steady &= distance == 0 && self.gap.is_none();
             self.settle_gap(writer, Some(distance));
             let old = self.cursor.as_mut().and_then(|cursor| cursor.advance(1).pop())?;
@@ -145,7 +167,23 @@ impl Stream {
         Some((FrameRef::Stored(record.id), ordinal))
     }
 
+    /// Whether a known chunk is stored once more, because it is scattered: as a delta against itself that costs next to nothing, and
+    /// without it later versions would be read from ever more frames. For each such chunk, two new ones must have come before, so
+    /// that a stream that hardly changes stays as it is.
+    fn gathers_again(&mut self, writer: &mut Writer, id: &ChunkId, distance: i64) -> bool {
+        if self.credit <= NEW_FOR_ONE_AGAIN || !writer.options().delta || writer.gather(self.kind).fresh(id).is_some() {
+            return false;
+        }
+        let Some(chunk) = self.cursor.as_mut().and_then(|cursor| cursor.scattered(distance)) else { return false };
+        let bases = chunk.as_base();
+        let again = !bases.is_empty() && bases.iter().all(|(frame, ..)| writer.stock().has_base(frame));
+        // It is counted as new in its turn.
+        self.credit -= if again { NEW_FOR_ONE_AGAIN + 1 } else { 0 };
+        again
+    }
+
     fn add_new(&mut self, writer: &mut Writer, id: ChunkId, bytes: &[u8]) -> (FrameRef, u32) {
+        self.credit += 1;
         let (frame, ordinal) = writer.gather(self.kind).add(id, bytes);
         match &mut self.gap {
             Some(gap) if gap.frame.is(&frame) => gap.lens.push(bytes.len()),
@@ -166,13 +204,18 @@ impl Stream {
             None => cursor.advance(count),
         };
         let Some(gap) = gap.filter(|_| writer.options().delta) else { return };
-        for (chunk, at) in old.iter().zip(gap.places(&old)) {
-            for (frame, first, count) in chunk.as_base() {
-                if !writer.stock().has_base(&frame) {
-                    continue;
+        let places = gap.places(&old);
+        let mut rest = &old[..];
+        for stood in places.chunk_by(PartialEq::eq) {
+            let (here, later) = rest.split_at(stood.len());
+            rest = later;
+            let bytes = here.iter().map(OldChunk::len).sum::<usize>() / here.len();
+            let drifts = here.iter().any(|old| old.record.is_delta());
+            for (frame, first, count) in stand_ins(here) {
+                if writer.stock().has_base(&frame) {
+                    // A stand-in's chunks are about as long as the chunk they stand for.
+                    writer.gather(self.kind).add_base(&gap.frame, BaseRun { at: stood[0], frame, first, count }, bytes, drifts);
                 }
-                // A stand-in's chunks are about as long as the chunk they stand for.
-                writer.gather(self.kind).add_base(&gap.frame, BaseRun { at, frame, first, count }, chunk.len());
             }
         }
     }

@@ -13,66 +13,66 @@ use serde_json::Value;
 use crate::support::{lines, noise};
 
 /// An empty folder with a home, a repository `r` and a key file.
-struct Scene {
+pub struct Scene {
     place: tempfile::TempDir,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { place: tempfile::tempdir().unwrap() }
     }
 
     /// With a repository.
-    fn ready() -> Self {
+    pub fn ready() -> Self {
         let scene = Self::new();
         scene.check(&["init", "-q"], 0);
         scene
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub fn at(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> String {
+    pub fn write(&self, name: &str, bytes: &[u8]) -> String {
         fs::create_dir_all(self.at(name).parent().unwrap()).unwrap();
         fs::write(self.at(name), bytes).unwrap();
         self.at(name).to_str().unwrap().to_owned()
     }
 
     /// `snap` with nothing of our own environment.
-    fn snap(&self, args: &[&str]) -> Command {
+    pub fn snap(&self, args: &[&str]) -> Command {
         let mut command = self.bare(args);
         command.env("SNAP_KEY_FILE", self.at("key"));
         command
     }
 
-    fn bare(&self, args: &[&str]) -> Command {
+    pub fn bare(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));
         command.args(args).env_clear().current_dir(self.place.path()).stdin(Stdio::null());
         command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", self.place.path()).env("SNAP_REPOSITORY", self.at("r"));
         command
     }
 
-    fn check(&self, args: &[&str], code: i32) -> Output {
+    pub fn check(&self, args: &[&str], code: i32) -> Output {
         expect(&mut self.snap(args), code)
     }
 
-    fn text(&self, args: &[&str]) -> String {
+    pub fn text(&self, args: &[&str]) -> String {
         String::from_utf8(self.check(args, 0).stdout).unwrap()
     }
 
-    fn feed(&self, args: &[&str], bytes: &[u8], code: i32) -> Output {
+    pub fn feed(&self, args: &[&str], bytes: &[u8], code: i32) -> Output {
         let path = self.write("input", bytes);
         expect(self.snap(args).stdin(fs::File::open(path).unwrap()), code)
     }
 
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         let listed: Value = serde_json::from_str(&self.text(&["snapshots", "--json"])).unwrap();
         listed.as_array().unwrap().len()
     }
 }
 
-fn expect(command: &mut Command, code: i32) -> Output {
+pub fn expect(command: &mut Command, code: i32) -> Output {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{:?}: {said}", command.get_args().collect::<Vec<_>>());
@@ -80,7 +80,7 @@ fn expect(command: &mut Command, code: i32) -> Output {
     output
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 

@@ -13,7 +13,9 @@ use snap_backup::ops::backup::{Input, backup};
 use snap_backup::ops::browse;
 use snap_backup::ops::check::{ReadData, Remedy, check};
 use snap_backup::ops::dump::dump;
-use snap_backup::ops::repair::{Mode, PacksOptions, PacksReport, repair_index, repair_packs, repair_snapshots};
+use snap_backup::ops::repair::{
+    Mode, PacksOptions, PacksReport, SnapshotsOptions, SnapshotsReport, repair_index, repair_packs, repair_snapshots,
+};
 use snap_backup::progress::Silent;
 use snap_backup::repo::{Repository, Selection};
 
@@ -48,11 +50,15 @@ fn packs(read_data: bool) -> PacksOptions {
     PacksOptions { read_data, ..PacksOptions::default() }
 }
 
+fn cut(repository: &Repository, mode: Mode) -> Result<SnapshotsReport> {
+    repair_snapshots(repository, &SnapshotsOptions { host: "host".into(), mode, ..SnapshotsOptions::default() }, &Silent)
+}
+
 /// All three steps.
 fn repair(repository: &Repository) -> Result<PacksReport> {
     repair_index(repository, Mode::Act, &Silent)?;
     let report = repair_packs(repository, &packs(true), &Silent)?;
-    repair_snapshots(repository, &[], Mode::Act, &Silent)?;
+    cut(repository, Mode::Act)?;
     Ok(report)
 }
 
@@ -268,7 +274,7 @@ fn a_backup_heals() {
     assert_clean(&bench.open());
     let report = repair_packs(&bench.open(), &packs(true), &Silent).unwrap();
     assert_eq!((report.treated.len(), report.mended, report.packs_written), (0, 0, 0), "nothing is left to do");
-    let report = repair_snapshots(&bench.open(), &[], Mode::Act, &Silent).unwrap();
+    let report = cut(&bench.open(), Mode::Act).unwrap();
     assert_eq!((report.cut.len(), report.set_aside.len()), (0, 0));
 }
 
@@ -483,7 +489,7 @@ fn a_repair_leaves_alone_what_is_newer() {
         let mode = Mode::Act;
         let index = repair_index(&bench.open(), mode, &Silent).map_err(|error| error.to_string())?;
         let packs = repair_packs(&bench.open(), &packs(true), &Silent).map_err(|error| error.to_string())?;
-        let snapshots = repair_snapshots(&bench.open(), &[], mode, &Silent).map_err(|error| error.to_string())?;
+        let snapshots = cut(&bench.open(), mode).map_err(|error| error.to_string())?;
         let told = [index.unsupported, packs.unsupported, snapshots.unsupported].concat();
         if !memory.places().contains(&newer) {
             return Err("it was set aside".into());
@@ -503,20 +509,20 @@ fn what_is_left_of_a_damaged_file_is_kept() {
     memory.edit(&Place::pack(pack.name), |bytes| bytes[frame.offset as usize] ^= 1);
     repair_packs(&bench.open(), &packs(true), &Silent).unwrap();
 
-    let looked = repair_snapshots(&bench.open(), &[], Mode::Look, &Silent).unwrap();
+    let looked = cut(&bench.open(), Mode::Look).unwrap();
     assert_eq!((looked.cut.len(), looked.cut[0].snapshot), (1, None));
     assert_eq!(bench.open().snapshots().unwrap().0.len(), 1, "a dry run changes nothing");
-    let report = repair_snapshots(&bench.open(), &[], Mode::Act, &Silent).unwrap();
-    let cut = &report.cut[0];
-    assert_eq!(cut.lost[0].ranges, looked.cut[0].lost[0].ranges);
-    let [(offset, len)] = cut.lost[0].ranges[..] else { panic!("{:?}", cut.lost) };
+    let report = cut(&bench.open(), Mode::Act).unwrap();
+    let done = &report.cut[0];
+    assert_eq!(done.lost[0].ranges, looked.cut[0].lost[0].ranges);
+    let [(offset, len)] = done.lost[0].ranges[..] else { panic!("{:?}", done.lost) };
     assert_eq!(len, frame.table.plain_len() as u64);
     assert_clean(&bench.open());
 
     let repository = bench.open();
     let (found, _) = repository.snapshots().unwrap();
     assert_eq!(found.len(), 1);
-    assert_eq!(found[0].id, cut.snapshot.unwrap());
+    assert_eq!(found[0].id, done.snapshot.unwrap());
     let repaired = found[0].snapshot.repaired.as_ref().unwrap();
     assert_eq!((repaired.original, &repaired.lost[0].path[..], &repaired.lost[0].ranges), (first, "db", &vec![(offset, len)]));
     assert!(!found[0].snapshot.is_complete());
@@ -651,7 +657,7 @@ fn a_dry_run_only_looks() {
     let mode = Mode::Look;
     let index = repair_index(&bench.open(), mode, &Silent).unwrap();
     let look = repair_packs(&bench.open(), &PacksOptions { mode, ..packs(true) }, &Silent).unwrap();
-    repair_snapshots(&bench.open(), &[], mode, &Silent).unwrap();
+    cut(&bench.open(), mode).unwrap();
     assert!(memory.snapshot() == state);
     assert!(index.set_aside.len() == 1 && !look.treated.is_empty());
     let act = repair_packs(&bench.open(), &packs(true), &Silent).unwrap();

@@ -15,6 +15,7 @@ use crate::error::{Error, Result, StorageErrorKind, show_bytes};
 use crate::format::content::Content;
 use crate::format::entry::{Entry, Flaw, Node, path_order};
 use crate::format::envelope::Kind;
+use crate::format::record::Record;
 use crate::format::snapshot::{LostPath, Repaired, Snapshot, Totals, with_repair};
 use crate::id::SnapshotId;
 use crate::limits::*;
@@ -44,11 +45,21 @@ pub struct SnapshotsReport {
     pub unsupported: Vec<Finding>,
 }
 
-/// Cuts what is beyond help out of snapshots: of those named, by an id's first digits or `latest`, or of all.
-pub fn repair_snapshots(repository: &Repository, which: &[String], mode: Mode, progress: &dyn Progress) -> Result<SnapshotsReport> {
+/// Which snapshots, and how.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotsOptions {
+    /// By an id's first digits or `latest`; all if empty.
+    pub snapshots: Vec<String>,
+    /// For the record of what was taken away.
+    pub host: String,
+    pub mode: Mode,
+}
+
+/// Cuts what is beyond help out of snapshots.
+pub fn repair_snapshots(repository: &Repository, options: &SnapshotsOptions, progress: &dyn Progress) -> Result<SnapshotsReport> {
     progress.stage(Stage::CheckingStructure, None, None);
-    let mut run = Run { repository, mode, progress, report: SnapshotsReport::default() };
-    let chosen = run.choose(which)?;
+    let mut run = Run { repository, options, progress, report: SnapshotsReport::default() };
+    let chosen = run.choose(&options.snapshots)?;
     let mut hurt: BTreeMap<SnapshotId, Vec<Affected>> = BTreeMap::new();
     for affected in check(repository, ReadData::None, &Silent)?.affected {
         hurt.entry(affected.snapshot).or_default().push(affected);
@@ -66,7 +77,7 @@ pub fn repair_snapshots(repository: &Repository, which: &[String], mode: Mode, p
 
 struct Run<'a> {
     repository: &'a Repository,
-    mode: Mode,
+    options: &'a SnapshotsOptions,
     progress: &'a dyn Progress,
     report: SnapshotsReport,
 }
@@ -125,7 +136,7 @@ impl Run<'_> {
         let Ok(stored) = self.repository.backend().get(place, RECORD_BYTES_MAX) else { return Ok(()) };
         let right = Place::snapshot(SnapshotId::of(&stored));
         let is_whole = self.repository.open_object(Kind::Snapshot, &right, &stored).is_ok_and(|body| Snapshot::decode(&body).is_ok());
-        if !is_whole || right == *place || self.mode == Mode::Look {
+        if !is_whole || right == *place || self.options.mode == Mode::Look {
             return Ok(());
         }
         match self.repository.backend().put(&right, &stored) {
@@ -141,7 +152,13 @@ impl Run<'_> {
     }
 
     fn away(&mut self, place: &Place, why: String) -> Result<()> {
-        let aside = set_aside(self.repository, place, why, self.mode)?;
+        let mode = self.options.mode;
+        if let (Mode::Act, Ok(snapshot)) = (mode, place.name.parse()) {
+            // So that nobody who collects takes it for lost in the listing.
+            let (time, host, snapshots) = (self.repository.world().now(), self.options.host.clone(), vec![snapshot]);
+            self.repository.save_record(&Record::Forget { time, host, snapshots, reason: format!("set aside by a repair: {why}") })?;
+        }
+        let aside = set_aside(self.repository, place, why, mode)?;
         self.report.set_aside.push(aside);
         Ok(())
     }
@@ -149,7 +166,7 @@ impl Run<'_> {
     /// Writes a new snapshot of what is left.
     fn cut(&mut self, stored: &Stored, affected: Vec<Affected>) -> Result<()> {
         let place = Place::snapshot(stored.id);
-        if self.mode == Mode::Look {
+        if self.options.mode == Mode::Look {
             self.report.cut.push(Cut { original: stored.id, snapshot: None, lost: affected });
             return self.away(&place, "something in it is lost".into());
         }
