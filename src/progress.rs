@@ -39,6 +39,8 @@ pub enum Stage {
     CheckingStructure,
     /// Reading stored data.
     CheckingData,
+    /// Bringing together what can be read.
+    Repairing,
 }
 
 /// Something that went wrong with one path or object while the rest went on.

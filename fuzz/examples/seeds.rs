@@ -184,6 +184,7 @@ fn snapshots(moment: Timestamp) {
         catalog: RecipeText(recipe(0)),
         catalog_len: 321,
         path_table: RecipeText(Recipe::default()),
+        repaired: None,
     };
     seed("snapshot", "stream", &snapshot.encode());
     (snapshot.source, snapshot.parent, snapshot.started) = (SourceKind::Tree, None, None);

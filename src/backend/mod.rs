@@ -136,6 +136,18 @@ impl fmt::Display for Place {
     }
 }
 
+/// The folder of what was set aside. It is not part of the repository: nothing in it is ever read.
+const ASIDE_FOLDER: &str = "aside";
+
+/// The name of a file that is set aside; `number` tells apart files that had one name after another.
+fn name_aside(place: &Place, number: u32) -> String {
+    let noun = place.area.noun().replace(' ', "-");
+    match number {
+        0 => format!("{noun}-{}", place.name),
+        number => format!("{noun}-{}.{number}", place.name),
+    }
+}
+
 /// A file in a listing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listed {
@@ -162,6 +174,10 @@ pub trait Backend: Send + Sync {
 
     /// Removes a file.
     fn delete(&self, place: &Place) -> Result<()>;
+
+    /// Takes a file out of its area and keeps it, whatever its bytes are: it lies in `aside/` from then on, under a name that says what
+    /// it was. Returns the path it has there. At any moment the file is in one of both places.
+    fn set_aside(&self, place: &Place) -> Result<String>;
 
     /// Where the store is, for people.
     fn location(&self) -> String;
@@ -195,6 +211,10 @@ macro_rules! forward_to_inner {
 
             fn delete(&self, place: &Place) -> Result<()> {
                 (**self).delete(place)
+            }
+
+            fn set_aside(&self, place: &Place) -> Result<String> {
+                (**self).set_aside(place)
             }
 
             fn location(&self) -> String {

@@ -9,7 +9,7 @@ use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
 use super::{json, output, show, unlock, witness};
 use crate::error::{Result, show as show_path, show_bytes};
-use crate::ops::check::{Affected, CheckReport, Finding, ReadData, check, check_keyless};
+use crate::ops::check::{Affected, CheckReport, Finding, ReadData, Remedy, check, check_keyless};
 use crate::ops::receipt::{Doubt, Receipt};
 use crate::progress::{Problem, Progress};
 use crate::repo::Repository;
@@ -18,7 +18,8 @@ use crate::repo::Repository;
 ///
 /// Verifies that everything the snapshots need is there. That is quick, and does not read the dumps themselves: --read-data
 /// does, and --read-data-subset reads a part of them, say one seventh every night. Damage is listed with the snapshots, files
-/// and byte ranges it hurts; what is not listed can be restored. Nothing is changed or repaired.
+/// and byte ranges it hurts; what is not listed can be restored. Nothing is changed: snap repair does that, and check says which
+/// commands help.
 #[derive(clap::Args)]
 #[command(after_long_help = exit::help(EXAMPLES, exit::OPENING))]
 pub struct Args {
@@ -74,7 +75,7 @@ impl Args {
     /// Compares with what this host, and whoever keeps the receipt, saw before.
     fn compare(&self, context: &Context, repository: &Repository, report: &mut CheckReport, progress: &dyn Progress) -> Result<()> {
         let mut find = |doubt: Doubt, file: &Path| {
-            let finding = Finding { object: "the store".into(), problem: format!("{doubt} (as {} says)", show_path(file)) };
+            let finding = Finding { object: "the store".into(), problem: format!("{doubt} (as {} says)", show_path(file)), repair: None };
             progress.problem(&Problem::new(&finding.object, &finding.problem));
             report.findings.push(finding);
         };
@@ -121,6 +122,7 @@ fn print_json(report: &CheckReport) -> Result<()> {
         "unsupported": report.unsupported,
         "affected": report.affected.iter().map(affected_json).collect::<Vec<_>>(),
         "notes": report.notes,
+        "next": commands(report),
         "snapshots": report.snapshots,
         "packs": report.packs,
         "packs_read": report.packs_read,
@@ -131,7 +133,7 @@ fn print_json(report: &CheckReport) -> Result<()> {
 }
 
 /// Ranges are pairs of offset and length; without a path the snapshot's list of files is hurt.
-fn affected_json(affected: &Affected) -> serde_json::Value {
+pub fn affected_json(affected: &Affected) -> serde_json::Value {
     let path = (!affected.path.is_empty()).then(|| format!("/{}", json::text(&affected.path)));
     json!({ "snapshot": affected.snapshot, "path": path, "ranges": affected.ranges })
 }
@@ -150,6 +152,7 @@ fn print_text(report: &CheckReport, context: &Context) -> Result<()> {
     for note in &report.notes {
         output::print(&format!("note: {}", output::harmless(note)))?;
     }
+    next_steps(report)?;
     let read = match report.packs_read {
         0 => String::new(),
         packs => format!(", read {} ({})", show::count(packs, "pack"), show::size(report.bytes_read)),
@@ -165,7 +168,42 @@ fn print_text(report: &CheckReport, context: &Context) -> Result<()> {
     })
 }
 
-fn lost(affected: &Affected) -> String {
+/// The commands that help against what was found, in their order.
+fn commands(report: &CheckReport) -> Vec<String> {
+    const PACKS_NAMED: usize = 8;
+    let remedies = report.remedies();
+    let packs: Vec<String> = remedies.iter().filter(|remedy| matches!(remedy, Remedy::Pack(_))).map(Remedy::command).collect();
+    let mut commands = Vec::new();
+    if remedies.contains(&Remedy::Index) {
+        commands.push(Remedy::Index.command());
+    }
+    match packs.len() {
+        0 => {}
+        1..=PACKS_NAMED => {
+            let names: Vec<&str> = packs.iter().filter_map(|command| command.rsplit(' ').next()).collect();
+            commands.push(format!("snap repair packs {}", names.join(" ")));
+        }
+        _ => commands.push("snap repair packs --read-data".into()),
+    }
+    if remedies.contains(&Remedy::Snapshots) {
+        commands.push(Remedy::Snapshots.command());
+    }
+    commands
+}
+
+/// Says what to run next.
+pub fn next_steps(report: &CheckReport) -> Result<()> {
+    for command in commands(report) {
+        let when = match command.starts_with("snap repair snapshots") {
+            true => " (after a new backup and snap repair packs: they may bring back what is lost)",
+            false => "",
+        };
+        output::print(&format!("next: {command}{when}"))?;
+    }
+    Ok(())
+}
+
+pub fn lost(affected: &Affected) -> String {
     const RANGES_SHOWN: usize = 8;
     let snapshot = format!("snapshot {}", affected.snapshot.short());
     if affected.path.is_empty() {

@@ -23,6 +23,7 @@ mod ls;
 mod output;
 mod recovery;
 mod rekey;
+mod repair;
 mod report;
 mod restore;
 mod secret;
@@ -86,6 +87,7 @@ enum Command {
     Tag(tag::Args),
     Forget(Box<forget::Args>),
     Check(check::Args),
+    Repair(repair::Args),
     Stats(stats::Args),
     Copy(Box<copy::Args>),
     Key(Box<key::Args>),
@@ -109,6 +111,7 @@ impl Command {
             Self::Tag(args) => args.run(context),
             Self::Forget(args) => args.run(context),
             Self::Check(args) => args.run(context),
+            Self::Repair(args) => args.run(context),
             Self::Stats(args) => args.run(context),
             Self::Copy(args) => args.run(context),
             Self::Key(args) => args.run(context),
@@ -178,6 +181,10 @@ mod tests {
             "snap ls -l",
             "snap check --read-data-subset 1/7",
             "snap cat key 12",
+            "snap repair index -n",
+            "snap repair packs 3f2a 40dc --dry-run",
+            "snap repair packs --read-data",
+            "snap repair snapshots latest",
             "snap forget --keep-daily 7 --keep-weekly -1 --keep-tag a,b --group-by host,tags --host h -n",
             "snap forget 40dc1520 latest~3 --dry-run",
             "snap tag --add a,b --remove c latest",
@@ -208,6 +215,8 @@ mod tests {
             "snap key export f --show",
             "snap rekey",
             "snap -q -v stats",
+            "snap repair",
+            "snap repair packs 3f --read-data",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -272,6 +272,7 @@ fn name(stage: Stage) -> &'static str {
         Stage::Restoring => "restoring",
         Stage::CheckingStructure => "checking structure",
         Stage::CheckingData => "checking data",
+        Stage::Repairing => "repairing",
     }
 }
 

@@ -77,6 +77,45 @@ pub struct Snapshot {
     /// Length of the catalog in bytes.
     pub catalog_len: u64,
     pub path_table: RecipeText,
+    /// What a repair cut out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repaired: Option<Repaired>,
+}
+
+/// The bytes of a snapshot from which a repair cut something: all that `snapshot` says of what is left, and everything else as it
+/// was, also what this version does not know.
+pub fn with_repair(bytes: &[u8], snapshot: &Snapshot) -> Result<Vec<u8>> {
+    let members = |bytes: &[u8]| from_json::<serde_json::Map<String, serde_json::Value>>(bytes);
+    let mut repaired = members(bytes)?;
+    let mut left = members(&snapshot.encode())?;
+    for name in ["totals", "program", "catalog", "catalog_len", "path_table", "repaired"] {
+        repaired.extend(left.remove_entry(name));
+    }
+    Ok(to_json(&repaired))
+}
+
+/// What a repair cut out of the snapshot that this one stands for.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Repaired {
+    pub original: crate::id::SnapshotId,
+    pub time: jiff::Timestamp,
+    #[serde(default)]
+    pub lost: Vec<LostPath>,
+    /// Lost paths that are not named.
+    #[serde(default)]
+    pub more: u64,
+}
+
+/// A path that lost something. For people: escaped, and empty where even the name is lost.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LostPath {
+    pub path: String,
+    /// Offset and length of lost bytes.
+    #[serde(default)]
+    pub ranges: Vec<(u64, u64)>,
+    /// Lost ranges that are not named.
+    #[serde(default)]
+    pub more: u64,
 }
 
 impl Snapshot {
@@ -91,6 +130,14 @@ impl Snapshot {
     /// When the backup began.
     pub fn started(&self) -> jiff::Timestamp {
         self.started.unwrap_or(self.time)
+    }
+
+    /// Why a file in it has no content.
+    pub fn why_empty(&self) -> &'static str {
+        match self.repaired {
+            Some(_) => "its bytes are lost, or could not be read when the backup was made; what a repair saved is in NAME.damaged",
+            None => "it could not be read when the backup was made",
+        }
     }
 
     /// Whether all sources could be read.
@@ -175,6 +222,24 @@ impl<'de> serde::Deserialize<'de> for RecipeText {
 mod tests {
     use super::*;
     use crate::id::ObjectName;
+
+    #[test]
+    fn a_repair_leaves_what_it_does_not_know() {
+        let before = br#"{"time":"2026-11-21T02:00:00.123456789Z","host":"h","name":"n","source":"later","tags":["a"],"catalog":"000000",
+            "catalog_len":7,"path_table":"000000","totals":{"files":1},"unknown":{"x":[1,null]}}"#;
+        let mut snapshot = Snapshot::decode(before).unwrap();
+        assert_eq!(snapshot.repaired, None);
+        snapshot.catalog_len = 5;
+        snapshot.host = "not this".into();
+        let lost = vec![LostPath { path: "db".into(), ranges: vec![(1, 2)], more: 0 }];
+        let repaired = Repaired { original: ObjectName([1; 32]), time: snapshot.time, lost, more: 3 };
+        snapshot.repaired = Some(repaired.clone());
+        let after = with_repair(before, &snapshot).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&after).unwrap();
+        assert_eq!((&value["source"], &value["unknown"]["x"][0], &value["host"]), (&"later".into(), &1.into(), &"h".into()));
+        let after = Snapshot::decode(&after).unwrap();
+        assert_eq!((after.catalog_len, after.repaired), (5, Some(repaired)));
+    }
 
     #[test]
     fn other_tags_leave_everything_else_as_it_is() {

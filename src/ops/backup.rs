@@ -153,6 +153,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         catalog,
         catalog_len,
         path_table,
+        repaired: None,
     };
     if progress.interrupted() {
         return Err(Error::Interrupted);

@@ -12,6 +12,7 @@ pub mod find;
 pub mod forget;
 pub mod keys;
 pub mod receipt;
+pub mod repair;
 pub mod restore;
 pub mod stats;
 pub mod tag;

@@ -81,8 +81,13 @@ impl Reader {
                 }
             });
             for batch in receiver {
-                let fetched =
-                    |(Wanted { tag, run }, decoded): (Wanted<T>, Arc<Decoded>)| Fetched { tag, run, frame: decoded.wait().clone() };
+                let fetched = |(Wanted { tag, run }, decoded): (Wanted<T>, Arc<Decoded>)| {
+                    let frame = match decoded.wait() {
+                        Ok(frame) if !frame.has(&run) => self.frame_with(&run).map_err(Arc::new),
+                        decoded => decoded.clone(),
+                    };
+                    Fetched { tag, run, frame }
+                };
                 each(batch?.into_iter().map(fetched).collect())?;
             }
             Ok(())

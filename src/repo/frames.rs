@@ -20,6 +20,8 @@ pub struct Frame {
     pub delta: bool,
     /// What is wrong with it, where chunks had to be found elsewhere or are lost.
     pub damage: Option<String>,
+    /// Its chunks were looked for everywhere: one that is not there is lost.
+    pub(super) searched: bool,
     /// Takes the memory back.
     pub(super) spare: Arc<Spare>,
 }
@@ -69,6 +71,27 @@ impl Frame {
         Some(&self.bytes[start..start + len])
     }
 
+    /// Whether all chunks of a run are there.
+    pub fn has(&self, run: &Run) -> bool {
+        let starts = self.starts.get(run.first as usize..(run.first + run.count) as usize);
+        starts.is_some_and(|starts| starts.iter().all(Option::is_some))
+    }
+
+    /// Whether all chunks are there.
+    pub fn is_whole(&self) -> bool {
+        self.starts.iter().all(Option::is_some)
+    }
+
+    /// For each chunk whether it is there.
+    pub fn present(&self) -> impl ExactSizeIterator<Item = bool> + '_ {
+        self.starts.iter().map(Option::is_some)
+    }
+
+    /// The chunks that are there, end to end in table order.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub(super) fn new(kind: Kind, record: &FrameRecord, bytes: Vec<u8>, spare: Arc<Spare>) -> Self {
         let (table, delta) = (record.table.clone(), record.is_delta());
         let mut at = 0;
@@ -80,6 +103,6 @@ impl Frame {
             })
         };
         let starts = table.lens().iter().enumerate().map(place).collect();
-        Self { kind, verified: false, table, starts, bytes, delta, damage: None, spare }
+        Self { kind, verified: false, table, starts, bytes, delta, damage: None, searched: false, spare }
     }
 }

@@ -8,6 +8,7 @@ mod cursor;
 mod fetch;
 mod frames;
 mod gather;
+mod health;
 mod ingest;
 mod keyring;
 mod locate;
@@ -15,7 +16,9 @@ mod objects;
 mod packer;
 mod reader;
 mod removal;
+mod repack;
 mod runs;
+mod salvage;
 mod sealers;
 mod snapshots;
 mod stock;
@@ -28,14 +31,17 @@ use std::sync::{Arc, OnceLock};
 pub use catalog::{CatalogReader, CatalogWriter, PendingEntry, WrittenCatalog};
 pub use fetch::{Fetched, Wanted};
 pub use frames::Frame;
+pub use health::Health;
 pub use ingest::{Ingest, Ingested};
 pub use keyring::KeySlot;
-pub use locate::{Contents, Locator, Presence};
-pub use reader::Reader;
+pub use locate::{Contents, Copies, Locator, Presence};
+pub use reader::{Bases, Reader};
 pub use removal::Collections;
+pub use repack::Repacker;
 pub use runs::Runs;
 pub use snapshots::{Filter as SnapshotFilter, Selection, Stored, Unreadable};
 pub use stock::Stock;
+pub use stream::RecipeWriter;
 pub use writer::{Cost, Reliance, Writer, WriterOptions};
 
 use keyring::Unlocked;
@@ -162,9 +168,16 @@ impl Repository {
 
     /// Reads and opens an object of one sealed box.
     pub fn read_object(&self, kind: Kind, place: &Place, bytes_max: u64) -> Result<Vec<u8>> {
-        let stored = self.backend.get(place, bytes_max)?;
-        objects::verify_name(place, &stored)?;
-        objects::open(&self.keys, self.id(), kind, &place.to_string(), &stored)
+        objects::confirmed(&*self.backend, place, || {
+            let stored = self.backend.get(place, bytes_max)?;
+            objects::verify_name(place, &stored)?;
+            objects::open(&self.keys, self.id(), kind, &place.to_string(), &stored)
+        })
+    }
+
+    /// Opens the stored bytes of an object of one sealed box.
+    pub fn open_object(&self, kind: Kind, place: &Place, stored: &[u8]) -> Result<Vec<u8>> {
+        objects::open(&self.keys, self.id(), kind, &place.to_string(), stored)
     }
 
     /// Where frames and chunks are; brought up to date at first use.

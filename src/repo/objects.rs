@@ -3,7 +3,7 @@
 //! Inside the box: a codec byte, the length (u64), and the body, compressed where that is shorter. Nothing is stored before it has
 //! been opened again and compared.
 
-use crate::backend::{Area, Place};
+use crate::backend::{Area, Backend, Place};
 use crate::compression::{Compressor, Decompressor, Level};
 use crate::crypto::{Keys, Sealer};
 use crate::error::{Error, Result};
@@ -72,4 +72,15 @@ pub fn verify_name(place: &Place, stored: &[u8]) -> Result<()> {
         true => Err(Error::damaged(place, "its bytes do not fit its name")),
         false => Ok(()),
     }
+}
+
+/// Reads something, and once more from the medium before it is called damaged: perhaps it was only the way here.
+pub fn confirmed<T>(backend: &dyn Backend, place: &Place, read: impl Fn() -> Result<T>) -> Result<T> {
+    read().or_else(|error| match error {
+        Error::Damaged { .. } | Error::Unsupported { .. } => {
+            backend.forget_cached(place);
+            read()
+        }
+        error => Err(error),
+    })
 }

@@ -111,6 +111,20 @@ impl Packer {
     }
 }
 
+/// Appends the footer and the trailer to a pack's header and frames.
+pub fn end_pack(sealer: &Sealer, bytes: &mut Vec<u8>, frames: &[FrameRecord]) -> Result<()> {
+    let plain = encode_frames(frames);
+    let associated_data = footer_associated_data(sealer.header(), bytes.len() as u64);
+    let sealed = sealer.seal(&associated_data, &plain);
+    if sealer.open(&associated_data, &sealed).as_ref() != Some(&plain) {
+        return Err(Error::ReadBack("the footer of a pack".into()));
+    }
+    bytes.reserve(sealed.len() + TRAILER_BYTES);
+    bytes.extend_from_slice(&sealed);
+    bytes.extend_from_slice(&encode_trailer(sealed.len() as u32));
+    Ok(())
+}
+
 /// What has been stored.
 #[derive(Default)]
 pub struct UploadTotals {
@@ -182,16 +196,7 @@ impl Uploader {
 
     fn store_pack(&self, pack: ClosedPack) -> Result<PackRecord> {
         let ClosedPack { kind, mut bytes, frames } = pack;
-        let sealer = self.packer.sealer(kind);
-        let plain = encode_frames(&frames);
-        let associated_data = footer_associated_data(sealer.header(), bytes.len() as u64);
-        let sealed = sealer.seal(&associated_data, &plain);
-        if sealer.open(&associated_data, &sealed).as_ref() != Some(&plain) {
-            return Err(Error::ReadBack("the footer of a pack".into()));
-        }
-        bytes.reserve(sealed.len() + TRAILER_BYTES);
-        bytes.extend_from_slice(&sealed);
-        bytes.extend_from_slice(&encode_trailer(sealed.len() as u32));
+        end_pack(self.packer.sealer(kind), &mut bytes, &frames)?;
         let name = ObjectName::of(&bytes);
         self.put(&Place::pack(name), &bytes)?;
         let size = bytes.len() as u64;

@@ -1,10 +1,10 @@
 //! Reading frames: from recipes to verified bytes.
 //!
 //! A frame is opened and decompressed, and every chunk of it verified before it is handed on. Every place of a frame is tried; if
-//! all fail, its chunks are looked for in other frames, and those that are nowhere are marked lost.
+//! all fail, it is put together from others (`salvage`).
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, TryLockError};
 
@@ -19,13 +19,14 @@ use crate::error::{Error, Result};
 use crate::format::codec::Reader as Fields;
 use crate::format::envelope::{HEADER_BYTES, Header, Kind};
 use crate::format::frame::{Base, FrameRecord};
+use crate::format::recipe::Run;
 use crate::id::{FrameId, ObjectName};
 use crate::index::IndexedPack;
 use crate::limits::*;
 
 /// Which copies of a frame are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Copies {
+pub(super) enum Copies {
     All,
     Plain,
 }
@@ -57,17 +58,19 @@ thread_local! {
     static OPENED: RefCell<(Vec<u8>, Decompressor)> = RefCell::default();
 }
 
-type Shelf = Mutex<LruCache<FrameId, Arc<Mutex<Option<Arc<Frame>>>>>>;
+pub(super) type Shelf = Mutex<LruCache<FrameId, Arc<Mutex<Option<Arc<Frame>>>>>>;
 
 /// Reads frames, and keeps the last ones decoded.
 pub struct Reader {
     locator: Arc<Locator>,
-    frames: Shelf,
+    pub(super) frames: Shelf,
     /// Bases have a shelf of their own, so that waiting for one never waits for a frame that waits for a base.
     bases: Shelf,
     pack_keys: Mutex<LruCache<ObjectName, Arc<(Kind, SealKey)>>>,
-    hopeless: Mutex<HashMap<FrameId, Arc<Error>>>,
-    spare: Arc<Spare>,
+    pub(super) hopeless: Mutex<HashMap<FrameId, Arc<Error>>>,
+    /// Frames that had to be put together from others.
+    pub(super) salvaged: Mutex<BTreeSet<FrameId>>,
+    pub(super) spare: Arc<Spare>,
 }
 
 impl Reader {
@@ -79,8 +82,17 @@ impl Reader {
             bases: shelf(FRAME_CACHE_BYTES),
             pack_keys: Mutex::new(LruCache::new(1024.try_into().expect("not zero"))),
             hopeless: Mutex::default(),
+            salvaged: Mutex::default(),
             spare: Arc::default(),
         }
+    }
+
+    /// Forgets what was read: packs have come or gone.
+    pub fn start_over(&self) {
+        self.frames.lock().expect("no panic holds it").clear();
+        self.bases.lock().expect("no panic holds it").clear();
+        self.hopeless.lock().expect("no panic holds it").clear();
+        self.salvaged.lock().expect("no panic holds it").clear();
     }
 
     pub fn locator(&self) -> &Arc<Locator> {
@@ -141,7 +153,7 @@ impl Reader {
         *slot.lock().expect("no panic holds it") = Some(Arc::new(frame));
     }
 
-    fn slot(&self, shelf: &Shelf, id: &FrameId) -> Arc<Mutex<Option<Arc<Frame>>>> {
+    pub(super) fn slot(&self, shelf: &Shelf, id: &FrameId) -> Arc<Mutex<Option<Arc<Frame>>>> {
         shelf.lock().expect("no panic holds it").get_or_insert(*id, Default::default).clone()
     }
 
@@ -181,17 +193,20 @@ impl Reader {
 
     fn read_copy(&self, pack: &IndexedPack, record: &FrameRecord, verify: Verify) -> Result<Frame> {
         let place = Place::pack(pack.name);
-        let key = self.pack_key(pack.name)?;
         let mut memory = SEALED.take();
         let len = record.stored_len as usize;
         memory.resize(memory.len().max(len), 0);
         let sealed = &mut memory[..len];
-        self.locator.backend().read_at(&place, record.offset, sealed)?;
-        let decoded = self.open(&key, record, sealed, verify).or_else(|_| {
-            // Perhaps it was only the way here: once more, from the medium.
-            self.locator.backend().forget_cached(&place);
+        let mut read = || {
+            let key = self.pack_key(pack.name)?;
             self.locator.backend().read_at(&place, record.offset, sealed)?;
             self.open(&key, record, sealed, verify)
+        };
+        let decoded = read().or_else(|_| {
+            // Perhaps it was only the way here: once more, from the medium.
+            self.locator.backend().forget_cached(&place);
+            self.pack_keys.lock().expect("no panic holds it").pop(&pack.name);
+            read()
         });
         SEALED.set(memory);
         decoded.map_err(|error| match error {
@@ -291,7 +306,11 @@ impl Reader {
         prefix.clear();
         let mut seen = HashSet::new();
         for run in &base.0 {
-            let frame = self.base_frame(&run.frame, bases, verify)?;
+            let mut frame = self.base_frame(&run.frame, bases, verify)?;
+            let wanted = Run { frame: run.frame, first: run.first, count: run.count };
+            if bases == Bases::Any && !frame.has(&wanted) {
+                frame = self.complete(&self.bases, &run.frame, frame, Copies::Plain)?;
+            }
             for ordinal in (run.first..run.first + run.count).filter(|&ordinal| seen.insert((run.frame, ordinal))) {
                 let lost = || Error::damaged(format!("frame {}", run.frame), "a chunk of a base is not there");
                 prefix.extend_from_slice(frame.chunk(ordinal as usize).ok_or_else(lost)?);
@@ -301,57 +320,6 @@ impl Reader {
             }
         }
         Ok(())
-    }
-
-    /// Puts a frame together from chunks stored in other frames; what is nowhere is lost.
-    fn salvage(&self, id: &FrameId, trouble: Error, from: Copies) -> Result<Frame> {
-        if !trouble.is_damage() {
-            return Err(trouble);
-        }
-        if let Some(known) = self.hopeless.lock().expect("no panic holds it").get(id) {
-            return Err(Error::damaged(format!("frame {id}"), known));
-        }
-        let copies = self.locator.search(id)?;
-        let Some((table, elsewhere)) = copies else {
-            let known = Arc::new(trouble);
-            self.hopeless.lock().expect("no panic holds it").insert(*id, known.clone());
-            return Err(Error::damaged(format!("frame {id}"), known));
-        };
-        let mut starts = vec![None; table.len()];
-        let mut bytes = Vec::new();
-        for (pack, record) in elsewhere {
-            if from == Copies::Plain && record.is_delta() {
-                continue;
-            }
-            let Ok(frame) = self.read_from(&pack, &record) else { continue };
-            for (ordinal, chunk_id) in table.ids().iter().enumerate().filter(|(ordinal, _)| starts[*ordinal].is_none()).collect::<Vec<_>>()
-            {
-                let found = frame.table.ids().iter().position(|id| id == chunk_id).and_then(|i| frame.chunk(i));
-                if let Some(chunk) = found {
-                    starts[ordinal] = Some(bytes.len() as u32);
-                    bytes.extend_from_slice(chunk);
-                }
-            }
-        }
-        // `chunks` hands out neighbours as one slice, so they are laid in order.
-        let mut ordered = Vec::with_capacity(bytes.len());
-        for (ordinal, start) in starts.iter_mut().enumerate() {
-            if let Some(old) = *start {
-                *start = Some(ordered.len() as u32);
-                ordered.extend_from_slice(&bytes[old as usize..old as usize + table.lens()[ordinal] as usize]);
-            }
-        }
-        let spare = self.spare.clone();
-        Ok(Frame {
-            kind: Kind::DataPack,
-            verified: true,
-            table,
-            starts,
-            bytes: ordered,
-            delta: false,
-            damage: Some(trouble.to_string()),
-            spare,
-        })
     }
 }
 

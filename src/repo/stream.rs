@@ -227,6 +227,14 @@ impl Stream {
         }
     }
 
+    /// Takes chunks that are stored already as they are.
+    fn refer(&mut self, writer: &mut Writer, run: Run) -> Result<()> {
+        for ordinal in run.first..run.first + run.count {
+            self.push(FrameRef::Stored(run.frame), ordinal);
+        }
+        if self.runs.len() > 2 * RECIPE_BLOCK_RUNS { self.spill(writer, false) } else { Ok(()) }
+    }
+
     /// Writes blocks of a long recipe to a stream of its own: as many as are full and closed, or all.
     fn spill(&mut self, writer: &mut Writer, all: bool) -> Result<()> {
         while self.runs.len() >= RECIPE_BLOCK_RUNS || all && !self.runs.is_empty() {
@@ -255,6 +263,25 @@ impl Stream {
         self.spill(writer, true)?;
         let inner = self.spilled.expect("a long recipe was spilled").finish(writer)?;
         Ok((OpenRecipe { depth: inner.depth + 1, runs: inner.runs }, trail))
+    }
+}
+
+/// Writes the recipe of something that consists of stored chunks.
+pub struct RecipeWriter(Stream);
+
+impl RecipeWriter {
+    pub fn new(writer: &Writer) -> Self {
+        Self(Stream::new(writer, Kind::DataPack, None, None))
+    }
+
+    pub fn push(&mut self, writer: &mut Writer, run: Run) -> Result<()> {
+        self.0.refer(writer, run)
+    }
+
+    pub fn finish(self, writer: &mut Writer) -> Result<Recipe> {
+        let (recipe, _) = self.0.finish(writer)?;
+        writer.close_frames()?;
+        Ok(recipe.close().expect("every frame is closed"))
     }
 }
 

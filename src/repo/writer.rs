@@ -87,7 +87,7 @@ pub struct Writer {
 impl Writer {
     /// Reads the condemned lists, then the index, and starts the threads.
     pub fn start(repository: &Repository, options: WriterOptions) -> Result<Self> {
-        let condemned = condemned_packs(repository)?;
+        let condemned = repository.condemned_packs()?;
         let locator = repository.locator()?.clone();
         locator.refresh(Scope::Chunks)?;
         let reader = repository.reader()?.clone();
@@ -262,7 +262,7 @@ pub struct Reliance {
 impl Reliance {
     /// After the snapshot is listed: fails if a collector has meanwhile condemned or removed what the snapshot relies on.
     pub fn verify(&self, repository: &Repository) -> Result<()> {
-        let condemned = condemned_packs(repository)?;
+        let condemned = repository.condemned_packs()?;
         let listed: HashSet<ObjectName> = repository.locator()?.list(Area::Packs)?.into_iter().map(|(name, _)| name).collect();
         let gone = |pack: &&ObjectName| condemned.contains(*pack) || !listed.contains(*pack) && !is_there(repository, **pack);
         match self.packs.iter().find(gone) {
@@ -277,27 +277,29 @@ fn is_there(repository: &Repository, pack: ObjectName) -> bool {
     repository.backend.read_at(&Place::pack(pack), 0, &mut [0]).is_ok()
 }
 
-/// The packs condemned by any collection.
-///
-/// A record that vanishes between listing and reading means that a collection is just ending: all is read again. A damaged record is
-/// passed over: collectors stop at one, so what it condemned is not deleted.
-fn condemned_packs(repository: &Repository) -> Result<HashSet<ObjectName>> {
-    'again: loop {
-        let mut condemned = HashSet::new();
-        for listed in repository.backend.list(Area::Records)? {
-            let Ok(name) = listed.name.parse() else { continue };
-            let place = Place::record(name);
-            match repository.read_object(Kind::Record, &place, RECORD_BYTES_MAX) {
-                Err(Error::Storage(error)) if error.kind == StorageErrorKind::NotFound => continue 'again,
-                Err(Error::Damaged { .. }) => {}
-                Err(error) => return Err(error),
-                Ok(body) => match Record::decode(&body) {
-                    Ok(Record::Condemned { packs, .. }) => condemned.extend(packs),
-                    Ok(Record::Epoch { .. } | Record::Forget { .. }) | Err(FormatError::Json(_)) => {}
-                    Err(error) => return Err(error.of(place)),
-                },
+impl Repository {
+    /// The packs condemned by any collection.
+    ///
+    /// A record that vanishes between listing and reading means that a collection is just ending: all is read again. A damaged record is
+    /// passed over: collectors stop at one, so what it condemned is not deleted.
+    pub fn condemned_packs(&self) -> Result<HashSet<ObjectName>> {
+        'again: loop {
+            let mut condemned = HashSet::new();
+            for listed in self.backend.list(Area::Records)? {
+                let Ok(name) = listed.name.parse() else { continue };
+                let place = Place::record(name);
+                match self.read_object(Kind::Record, &place, RECORD_BYTES_MAX) {
+                    Err(Error::Storage(error)) if error.kind == StorageErrorKind::NotFound => continue 'again,
+                    Err(Error::Damaged { .. }) => {}
+                    Err(error) => return Err(error),
+                    Ok(body) => match Record::decode(&body) {
+                        Ok(Record::Condemned { packs, .. }) => condemned.extend(packs),
+                        Ok(Record::Epoch { .. } | Record::Forget { .. }) | Err(FormatError::Json(_)) => {}
+                        Err(error) => return Err(error.of(place)),
+                    },
+                }
             }
+            return Ok(condemned);
         }
-        return Ok(condemned);
     }
 }

@@ -86,6 +86,17 @@ impl<'a> FileWriter<'a> {
         self.target.settle(&mut self.temp, &self.path)
     }
 
+    /// Gives the file another name than was planned: the same with `suffix`, or more of it where that is taken. Returns the path.
+    pub fn commit_beside(mut self, suffix: &[u8], meta: &Meta) -> Result<Vec<u8>> {
+        self.path.extend_from_slice(suffix);
+        while self.target.find(&self.path)?.is_some() {
+            self.path.push(b'+');
+        }
+        let path = self.path.clone();
+        self.commit(meta)?;
+        Ok(path)
+    }
+
     fn write_run(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());

@@ -38,6 +38,8 @@ struct OpenFile<'t> {
     /// Where the next bytes go in the file, holes included.
     offset: u64,
     next_hole: usize,
+    /// Bytes that were found.
+    found: u64,
     /// Bytes of the file whose chunks are lost: offset, length, and why.
     lost: Vec<(u64, u64)>,
     why: String,
@@ -63,8 +65,7 @@ impl<'t> Writers<'t> {
         if let Some(open) = self.open.take() {
             match groups.next_if(|(task, ..)| Arc::ptr_eq(task, &open.task)) {
                 Some((_, pieces, ended)) => self.go_on(open, pieces, ended, &mut done),
-                // Its recipe broke off, which has been reported.
-                None => drop(open),
+                None => done.push(open.broken_off()),
             }
         }
         let rest: Vec<_> = groups.collect();
@@ -80,6 +81,11 @@ impl<'t> Writers<'t> {
             self.end(open, ended, &mut done);
         }
         done
+    }
+
+    /// The last file, if its recipe broke off.
+    pub fn finish(self) -> Option<Done> {
+        self.open.map(OpenFile::broken_off)
     }
 
     fn go_on(&mut self, mut open: OpenFile<'t>, pieces: Vec<Piece>, ended: bool, done: &mut Vec<Done>) {
@@ -98,7 +104,7 @@ impl<'t> Writers<'t> {
 impl<'t> OpenFile<'t> {
     fn new(target: &'t TreeTarget, task: Arc<FileTask>) -> Self {
         let writer = target.create(&task.path, task.content.size);
-        Self { task, writer, hasher: blake3::Hasher::new(), offset: 0, next_hole: 0, lost: Vec::new(), why: String::new() }
+        Self { task, writer, hasher: blake3::Hasher::new(), offset: 0, next_hole: 0, found: 0, lost: Vec::new(), why: String::new() }
     }
 
     /// Places the pieces one after the other, then hashes and writes what they hold, side by side.
@@ -168,6 +174,7 @@ impl<'t> OpenFile<'t> {
                 return self.lost.push((self.offset, 1));
             }
             spans.push((self.offset, now));
+            self.found += now.len() as u64;
             self.offset += now.len() as u64;
             bytes = later;
         }
@@ -199,7 +206,14 @@ impl<'t> OpenFile<'t> {
         }
     }
 
-    /// Verifies the whole and gives the file its name.
+    /// A file of which nothing more will come.
+    fn broken_off(mut self) -> Done {
+        self.why = "the rest of its recipe is lost".into();
+        self.lose(u64::MAX);
+        Done { path: self.task.path.clone(), outcome: self.finish() }
+    }
+
+    /// Verifies the whole and gives the file its name. What is left of a damaged one stands beside it.
     fn finish(self) -> Result<u64> {
         let writer = self.writer?;
         if !self.lost.is_empty() {
@@ -209,14 +223,27 @@ impl<'t> OpenFile<'t> {
                 more => format!(" and {more} more"),
             };
             let ranges = shown.collect::<Vec<_>>().join(", ");
-            return Err(Error::damaged("It", format!("bytes {ranges}{more} are lost, so it was not restored: {}", self.why)));
+            let what = format!("bytes {ranges}{more} are lost");
+            let kept = match self.found {
+                0 => "nothing of it was restored".into(),
+                _ => format!("{}, with zeros in their place", keep(writer, &self.task)?),
+            };
+            return Err(Error::damaged("It", format!("{what}; {kept}: {}", self.why)));
         }
         if *self.hasher.finalize().as_bytes() != self.task.content.hash.0 {
-            return Err(Error::damaged("It", "the hash of its whole content does not fit, so it was not restored"));
+            let kept = keep(writer, &self.task)?;
+            return Err(Error::damaged("It", format!("the hash of its whole content does not fit; {kept}")));
         }
         writer.commit(&self.task.meta)?;
         Ok(self.task.content.size)
     }
+}
+
+/// Leaves what was written of a damaged file beside its name, in place of nothing else; says where.
+fn keep(writer: FileWriter, task: &FileTask) -> Result<String> {
+    let path = writer.commit_beside(b".damaged", &task.meta)?;
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    Ok(format!("what is left is in {}", show_bytes(name)))
 }
 
 /// A file without bytes of its own.
