@@ -31,12 +31,16 @@ pub enum Stage {
     BackingUp,
     /// Finding out what to do.
     Planning,
+    /// Copying snapshots.
+    Copying,
     /// Writing files.
     Restoring,
     /// Checking objects against each other.
     CheckingStructure,
     /// Reading stored data.
     CheckingData,
+    /// Bringing together what can be read.
+    Repairing,
 }
 
 /// Something that went wrong with one path or object while the rest went on.

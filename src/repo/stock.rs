@@ -2,7 +2,7 @@
 //!
 //! Everything taken from here is noted, so that the end of a run can prove it is still there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, RwLock};
 
 use lru::LruCache;
@@ -10,7 +10,7 @@ use lru::LruCache;
 use super::locate::{Locator, Presence};
 use super::reader::Reader;
 use super::runs::Runs;
-use crate::format::frame::FrameRecord;
+use crate::format::frame::{Base, FrameRecord};
 use crate::format::recipe::{Recipe, Run};
 use crate::id::{ChunkId, FrameId, ObjectName};
 
@@ -41,8 +41,7 @@ impl Stock {
             return Some(known.clone());
         }
         let (pack, record) = self.locator.record(id, &self.presence.read().expect("no panic holds it"), false)?;
-        let bases: HashSet<FrameId> = record.base.iter().flat_map(|base| &base.0).map(|run| run.frame).collect();
-        if !bases.iter().all(|base| self.has_base(base)) {
+        if !record.base.as_ref().is_none_or(|base| self.has_chunks(base)) {
             return None;
         }
         let known = (pack.name, record);
@@ -50,17 +49,29 @@ impl Stock {
         Some(known)
     }
 
+    /// Whether plain copies in present packs hold all chunks of a base.
+    fn has_chunks(&self, base: &Base) -> bool {
+        let mut copies: HashMap<FrameId, Option<Arc<FrameRecord>>> = HashMap::new();
+        base.0.iter().all(|run| {
+            let copy = copies.entry(run.frame).or_insert_with(|| self.plain(&run.frame));
+            copy.as_ref().is_some_and(|copy| (run.first..run.first + run.count).all(|ordinal| copy.has(ordinal as usize)))
+        })
+    }
+
     /// Whether a frame can be a base: some present pack has a plain copy, which is noted as relied on.
     pub fn has_base(&self, id: &FrameId) -> bool {
+        self.plain(id).is_some()
+    }
+
+    fn plain(&self, id: &FrameId) -> Option<Arc<FrameRecord>> {
         let known = self.recent.lock().expect("no panic holds it").get(id).cloned();
         let plain = known.filter(|(_, record)| !record.is_delta()).or_else(|| {
             let (pack, record) = self.locator.record(id, &self.presence.read().expect("no panic holds it"), true)?;
             Some((pack.name, record))
         });
-        plain.is_some_and(|(pack, _)| {
-            self.rely_on(pack);
-            true
-        })
+        let (pack, record) = plain?;
+        self.rely_on(pack);
+        Some(record)
     }
 
     /// The frame that holds a chunk, its pack, and the chunk's place in it. The index only says where to look.

@@ -1,7 +1,7 @@
 //! One writing run: the threads between gathered frames and stored packs, and what it relied on.
 //!
 //! ```text
-//! gather -> [jobs] -> sealers (a thread a core) -> packer -> [packs] -> uploader (one thread) -> store
+//! gather -> [jobs] -> sealers (a thread a core) -> packer -> [packs] -> uploader (a few threads) -> store
 //! ```
 //!
 //! Queues are short, so memory is bounded. The first failure is kept, everything stops, and `finish` returns it.
@@ -28,7 +28,7 @@ use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::FormatError;
 use crate::format::envelope::Kind;
 use crate::format::record::Record;
-use crate::id::{ChunkId, ObjectName};
+use crate::id::ObjectName;
 use crate::index::Scope;
 use crate::limits::*;
 
@@ -78,18 +78,16 @@ pub struct Writer {
     packer: Arc<Packer>,
     jobs: Option<Sender<FrameJob>>,
     sealers: Vec<JoinHandle<()>>,
-    uploader: Option<JoinHandle<()>>,
+    uploader: Arc<Uploader>,
+    uploads: Vec<JoinHandle<()>>,
     failure: Failure,
-    merged: Arc<Mutex<Vec<ChunkId>>>,
-    upload_totals: Arc<UploadTotals>,
     sealer_totals: Arc<SealerTotals>,
-    stored: Arc<Mutex<HashSet<ObjectName>>>,
 }
 
 impl Writer {
     /// Reads the condemned lists, then the index, and starts the threads.
     pub fn start(repository: &Repository, options: WriterOptions) -> Result<Self> {
-        let condemned = condemned_packs(repository)?;
+        let condemned = repository.condemned_packs()?;
         let locator = repository.locator_up_to(Scope::Chunks)?.clone();
         let reader = repository.reader()?.clone();
         let presence = Presence::new(locator.list(Area::Packs)?, &condemned);
@@ -103,19 +101,11 @@ impl Writer {
         let (data, catalog) = (repository.sealer(Kind::DataPack), repository.sealer(Kind::CatalogPack));
         let packer = Arc::new(Packer::new(data, catalog, uploads));
         let failure = Failure::default();
-        let (merged, stored) = (Arc::default(), Arc::default());
-        let (upload_totals, sealer_totals) = (Arc::<UploadTotals>::default(), Arc::<SealerTotals>::default());
-        let uploader = Uploader {
-            locator,
-            stock: stock.clone(),
-            merged: Arc::clone(&merged),
-            totals: upload_totals.clone(),
-            stored: Arc::clone(&stored),
-            dry_run: options.dry_run,
-            packer: packer.clone(),
-            segment_sealer: repository.sealer(Kind::Segment),
-        };
-        let uploader = spawn_uploader(uploader, pack_queue, failure.clone());
+        let sealer_totals = Arc::<SealerTotals>::default();
+        let uploader = Uploader::new(locator, stock.clone(), packer.clone(), repository.sealer(Kind::Segment), options.dry_run);
+        let uploader = Arc::new(uploader);
+        let upload = |_| spawn_uploader(uploader.clone(), pack_queue.clone(), failure.clone());
+        let uploads = (0..UPLOADS).map(upload).collect();
         let mut sealers = Vec::new();
         for _ in 0..threads {
             let sealer = FrameSealer::new(packer.clone(), reader.clone(), options.level, sealer_totals.clone())?;
@@ -127,16 +117,14 @@ impl Writer {
             cutter: repository.cutter.clone(),
             keys: repository.keys().clone(),
             jobs: Some(jobs),
-            uploader: Some(uploader),
+            uploader,
+            uploads,
             stock,
             options,
             packer,
             sealers,
             failure,
-            merged,
-            upload_totals,
             sealer_totals,
-            stored,
         })
     }
 
@@ -162,7 +150,7 @@ impl Writer {
         if let Some(error) = self.failure.lock().expect("no panic holds it").take() {
             return Err(error);
         }
-        let merged = std::mem::take(&mut *self.merged.lock().expect("no panic holds it"));
+        let merged = std::mem::take(&mut *self.uploader.merged.lock().expect("no panic holds it"));
         if !merged.is_empty() {
             self.data.forget(&merged);
             self.catalog.forget(&merged);
@@ -187,7 +175,7 @@ impl Writer {
         let joined = self.join(closed.is_ok());
         closed?;
         joined?;
-        let upload = |total: fn(&UploadTotals) -> &std::sync::atomic::AtomicU64| total(&self.upload_totals).load(Ordering::Relaxed);
+        let upload = |total: fn(&UploadTotals) -> &std::sync::atomic::AtomicU64| total(&self.uploader.totals).load(Ordering::Relaxed);
         let cost = Cost {
             bytes_new: self.data.bytes_new,
             data_bytes: upload(|totals| &totals.data_bytes),
@@ -198,7 +186,7 @@ impl Writer {
             delta_plain_bytes: self.sealer_totals.delta_plain_bytes.load(Ordering::Relaxed),
             delta_stored_bytes: self.sealer_totals.delta_stored_bytes.load(Ordering::Relaxed),
         };
-        let mut packs = std::mem::take(&mut *self.stored.lock().expect("no panic holds it"));
+        let mut packs = std::mem::take(&mut *self.uploader.stored.lock().expect("no panic holds it"));
         packs.extend(self.stock.relied_on());
         Ok((cost, Reliance { packs }))
     }
@@ -215,12 +203,13 @@ impl Writer {
         }
         let failed = self.failure.lock().expect("no panic holds it").is_some();
         let packed = self.packer.finish(complete && !failed);
-        if let Some(uploader) = self.uploader.take() {
-            uploader.join().map_err(|_| Error::ReadBack("the storing thread".into()))?;
+        for upload in self.uploads.drain(..) {
+            upload.join().map_err(|_| Error::ReadBack("a storing thread".into()))?;
         }
+        let listed = self.uploader.finish();
         match self.failure.lock().expect("no panic holds it").take() {
             Some(error) => Err(error),
-            None => packed,
+            None => packed.and(listed),
         }
     }
 
@@ -231,7 +220,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.uploader.is_some() {
+        if !self.uploads.is_empty() {
             // The run failed or was given up; the reason is with whoever dropped it.
             let _ = self.join(false);
         }
@@ -249,10 +238,17 @@ fn spawn_sealer(mut sealer: FrameSealer, jobs: Receiver<FrameJob>, failure: Fail
     })
 }
 
-fn spawn_uploader(uploader: Uploader, packs: Receiver<ClosedPack>, failure: Failure) -> JoinHandle<()> {
+/// Hangs up after the first failure of any thread: what comes after it is not stored.
+fn spawn_uploader(uploader: Arc<Uploader>, packs: Receiver<ClosedPack>, failure: Failure) -> JoinHandle<()> {
     std::thread::spawn(move || {
-        if let Err(error) = uploader.run(&packs) {
-            failure.lock().expect("no panic holds it").get_or_insert(error);
+        for pack in packs {
+            if failure.lock().expect("no panic holds it").is_some() {
+                return;
+            }
+            if let Err(error) = uploader.work(pack) {
+                failure.lock().expect("no panic holds it").get_or_insert(error);
+                return;
+            }
         }
     })
 }
@@ -265,7 +261,7 @@ pub struct Reliance {
 impl Reliance {
     /// After the snapshot is listed: fails if a collector has meanwhile condemned or removed what the snapshot relies on.
     pub fn verify(&self, repository: &Repository) -> Result<()> {
-        let condemned = condemned_packs(repository)?;
+        let condemned = repository.condemned_packs()?;
         let listed: HashSet<ObjectName> = repository.locator()?.list(Area::Packs)?.into_iter().map(|(name, _)| name).collect();
         let gone = |pack: &&ObjectName| condemned.contains(*pack) || !listed.contains(*pack) && !is_there(repository, **pack);
         match self.packs.iter().find(gone) {
@@ -280,27 +276,29 @@ fn is_there(repository: &Repository, pack: ObjectName) -> bool {
     repository.backend.read_at(&Place::pack(pack), 0, &mut [0]).is_ok()
 }
 
-/// The packs condemned by any collection.
-///
-/// A record that vanishes between listing and reading means that a collection is just ending: all is read again. A damaged record is
-/// passed over: collectors stop at one, so what it condemned is not deleted.
-fn condemned_packs(repository: &Repository) -> Result<HashSet<ObjectName>> {
-    'again: loop {
-        let mut condemned = HashSet::new();
-        for listed in repository.backend.list(Area::Records)? {
-            let Ok(name) = listed.name.parse() else { continue };
-            let place = Place::record(name);
-            match repository.read_object(Kind::Record, &place, RECORD_BYTES_MAX) {
-                Err(Error::Storage(error)) if error.kind == StorageErrorKind::NotFound => continue 'again,
-                Err(Error::Damaged { .. }) => {}
-                Err(error) => return Err(error),
-                Ok(body) => match Record::decode(&body) {
-                    Ok(Record::Condemned { packs, .. }) => condemned.extend(packs),
-                    Ok(Record::Epoch { .. } | Record::Forget { .. }) | Err(FormatError::Json(_)) => {}
-                    Err(error) => return Err(error.of(place)),
-                },
+impl Repository {
+    /// The packs condemned by any collection.
+    ///
+    /// A record that vanishes between listing and reading means that a collection is just ending: all is read again. A damaged record is
+    /// passed over: collectors stop at one, so what it condemned is not deleted.
+    pub fn condemned_packs(&self) -> Result<HashSet<ObjectName>> {
+        'again: loop {
+            let mut condemned = HashSet::new();
+            for listed in self.backend.list(Area::Records)? {
+                let Ok(name) = listed.name.parse() else { continue };
+                let place = Place::record(name);
+                match self.read_object(Kind::Record, &place, RECORD_BYTES_MAX) {
+                    Err(Error::Storage(error)) if error.kind == StorageErrorKind::NotFound => continue 'again,
+                    Err(Error::Damaged { .. }) => {}
+                    Err(error) => return Err(error),
+                    Ok(body) => match Record::decode(&body) {
+                        Ok(Record::Condemned { packs, .. }) => condemned.extend(packs),
+                        Ok(Record::Epoch { .. } | Record::Forget { .. }) | Err(FormatError::Json(_)) => {}
+                        Err(error) => return Err(error.of(place)),
+                    },
+                }
             }
+            return Ok(condemned);
         }
-        return Ok(condemned);
     }
 }

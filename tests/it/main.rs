@@ -4,9 +4,18 @@ mod support;
 
 mod cache;
 mod cli;
+mod copy;
+mod corpus;
 mod crash;
 mod damage;
 mod determinism;
+mod diff;
+mod forget;
 mod golden;
+mod keys;
+mod nights;
+mod receipts;
+mod repair;
+mod retention;
 mod round_trip;
 mod tidy;
