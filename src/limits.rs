@@ -43,6 +43,10 @@ pub const FOOTER_READ_BYTES: u64 = 64 << 10;
 pub const RECORD_BYTES_MAX: u64 = 16 << 20;
 /// Stored bytes of an index segment.
 pub const SEGMENT_BYTES_MAX: u64 = 512 << 20;
+/// Snapshots that are read from the store again rather than remembered by this host.
+pub const SNAPSHOTS_READ_AGAIN: usize = 16;
+/// What this host remembers of snapshots.
+pub const RECALL_BYTES_MAX: u64 = 64 << 20;
 /// New chunks after which a running backup writes an index segment (a checkpoint).
 pub const CHECKPOINT_CHUNKS: usize = 64 << 10;
 
@@ -79,6 +83,8 @@ pub const FETCH_FRAMES: usize = 12;
 pub const FOOTER_CACHE_CHUNKS: usize = 512 << 10;
 /// Chunks of broken frames that a repair looks for at a time.
 pub const SALVAGED_CHUNKS_MAX: usize = 1 << 20;
+/// Chunks that this host's index is told of at once when it lacks segments.
+pub const INDEX_BATCH_CHUNKS: usize = 512 << 10;
 /// Page cache of this host's index.
 pub const INDEX_CACHE_BYTES: usize = 24 << 20;
 /// Processes on one host that can have an index file of their own.

@@ -1,17 +1,20 @@
-//! What the library needs of the world besides storage: the time and randomness.
+//! What the library needs of the world besides storage: the time, randomness, and a place for temporary files.
 //!
-//! Both are passed in, so that whole histories can be replayed from a seed. Nothing else in the library
+//! All are passed in, so that whole histories can be replayed from a seed. Nothing else in the library
 //! looks at a clock or a random source, but for elapsed time shown to people.
+
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
 type Clock = dyn Fn() -> Timestamp + Send + Sync;
 type RandomSource = dyn Fn(&mut [u8]) + Send + Sync;
 
-/// A clock and a random source.
+/// A clock, a random source, and perhaps a folder for temporary files.
 pub struct World {
     now: Box<Clock>,
     fill: Box<RandomSource>,
+    scratch: Option<PathBuf>,
 }
 
 impl World {
@@ -22,14 +25,24 @@ impl World {
         })
     }
 
+    /// The same with a folder for temporary files.
+    pub fn with_scratch(self, folder: PathBuf) -> Self {
+        Self { scratch: Some(folder), ..self }
+    }
+
     /// A world of the caller's own.
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static, fill: impl Fn(&mut [u8]) + Send + Sync + 'static) -> Self {
-        Self { now: Box::new(now), fill: Box::new(fill) }
+        Self { now: Box::new(now), fill: Box::new(fill), scratch: None }
     }
 
     /// The current time.
     pub fn now(&self) -> Timestamp {
         (self.now)()
+    }
+
+    /// Folder for temporary files; without one they are kept in memory.
+    pub fn scratch(&self) -> Option<&Path> {
+        self.scratch.as_deref()
     }
 
     /// Fresh random bytes.

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
+use rayon::prelude::*;
 use rustix::io::Errno;
 
 use super::{ASIDE_FOLDER, Area, Backend, Listed, Place, Result, name_aside};
@@ -128,19 +129,18 @@ impl Local {
     }
 
     fn list_packs(&self, folder: &Path) -> Result<Vec<Listed>> {
-        let mut listed = Vec::new();
-        for shard in shards() {
-            let found = calls::list_files(&folder.join(&shard), |name| Area::Packs.holds(name) && name.starts_with(&shard));
-            match found {
-                Ok(found) => listed.extend(found),
-                Err(Errno::NOENT) => {
+        let list = |shard: &String| {
+            let found = calls::list_files(&folder.join(shard), |name| Area::Packs.holds(name) && name.starts_with(shard));
+            found.map_err(|error| match error {
+                Errno::NOENT => {
                     let why = format!("the folder packs/{shard} is missing");
-                    return Err(self.error_of(StorageErrorKind::Other, "list", "folder packs", why));
+                    self.error_of(StorageErrorKind::Other, "list", "folder packs", why)
                 }
-                Err(error) => return Err(self.error("list", format!("folder packs/{shard}"), error)),
-            }
-        }
-        Ok(listed)
+                error => self.error("list", format!("folder packs/{shard}"), error),
+            })
+        };
+        let listed: Result<Vec<Vec<Listed>>> = shards().collect::<Vec<_>>().par_iter().map(list).collect();
+        Ok(listed?.into_iter().flatten().collect())
     }
 
     /// Gives a file its place in `aside/`, which is made when it is first needed.
@@ -259,6 +259,16 @@ impl Backend for Local {
         let object = if area == Area::Top { "the top folder".into() } else { format!("folder {}", area.folder()) };
         let listed = calls::list_files(&folder, |name| area.holds(name)).map_err(|error| self.error("list", object, error))?;
         if area == Area::Packs { self.list_packs(&folder) } else { Ok(listed) }
+    }
+
+    fn list_names(&self, area: Area) -> Result<Vec<String>> {
+        match area {
+            Area::Snapshots | Area::Segments | Area::Records => {
+                let names = calls::list_names(&self.root.join(area.folder()), |name| area.holds(name));
+                names.map_err(|error| self.error("list", format!("folder {}", area.folder()), error))
+            }
+            _ => Ok(self.list(area)?.into_iter().map(|listed| listed.name).collect()),
+        }
     }
 
     fn delete(&self, place: &Place) -> Result<()> {

@@ -172,6 +172,11 @@ pub trait Backend: Send + Sync {
     /// Temporary and foreign files (names that no `Place` constructor makes) are left out.
     fn list(&self, area: Area) -> Result<Vec<Listed>>;
 
+    /// The names of what `list` shows, for areas of many small files: some stores have them sooner than the sizes.
+    fn list_names(&self, area: Area) -> Result<Vec<String>> {
+        Ok(self.list(area)?.into_iter().map(|listed| listed.name).collect())
+    }
+
     /// Removes a file.
     fn delete(&self, place: &Place) -> Result<()>;
 
@@ -207,6 +212,10 @@ macro_rules! forward_to_inner {
 
             fn list(&self, area: Area) -> Result<Vec<Listed>> {
                 (**self).list(area)
+            }
+
+            fn list_names(&self, area: Area) -> Result<Vec<String>> {
+                (**self).list_names(area)
             }
 
             fn delete(&self, place: &Place) -> Result<()> {

@@ -30,7 +30,7 @@ impl Args {
     pub fn run(self, context: &Context) -> Result<Outcome> {
         let repository = unlock::open(context)?;
         let filter = self.filter.filter();
-        let (mut found, unreadable) = repository.snapshots()?;
+        let (mut found, unreadable) = repository.snapshots_at_hand()?;
         found.retain(|stored| filter.accepts(&stored.snapshot));
         if context.options.json {
             output::print_json(&Value::Array(found.iter().map(json::snapshot).collect()))?;

@@ -98,7 +98,9 @@ fn create_in(context: &Context, store: Arc<dyn Backend>, given: &Given) -> Resul
 
 fn opening(context: &Context, secret: Secret) -> Opening {
     let cache = if context.options.no_cache { None } else { cache(&context.environment) };
-    Opening { secret, cache, world: World::system() }
+    // Not /tmp, which is often in memory: without a cache folder, it is there that a large index must not be.
+    let scratch = context.environment.path("TMPDIR").unwrap_or_else(|| "/var/tmp".into());
+    Opening { secret, cache, world: World::system().with_scratch(scratch) }
 }
 
 /// Fails where there is no repository.

@@ -206,11 +206,12 @@ impl<'de> serde::Deserialize<'de> for RecipeText {
         use serde::de::Error;
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
         let digits = text.as_bytes();
-        if digits.len() % 2 != 0 || !text.is_ascii() {
+        if digits.len() % 2 != 0 {
             return Err(D::Error::custom("a recipe is not hex"));
         }
-        let pairs = (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16));
-        let bytes: Vec<u8> = pairs.collect::<std::result::Result<_, _>>().map_err(D::Error::custom)?;
+        let digit = |digit: u8| (digit as char).to_digit(16).map(|value| value as u8);
+        let pairs = digits.as_chunks().0.iter().map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?));
+        let bytes: Vec<u8> = pairs.collect::<Option<_>>().ok_or_else(|| D::Error::custom("a recipe is not hex"))?;
         let mut reader = Reader::new(&bytes);
         let recipe = Recipe::decode(&mut reader).map_err(D::Error::custom)?;
         reader.finish().map_err(D::Error::custom)?;

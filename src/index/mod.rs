@@ -1,14 +1,23 @@
-//! This host's index: a redb file merged from the repository's index segments, to find frames and chunks quickly.
+//! This host's index, merged from the repository's index segments, to find frames and chunks quickly: a redb file and, since there are
+//! tens of millions of them, rows of chunks in files beside it.
 //!
-//! It is a cache and only ever a hint. It may be deleted at any time; anything odd about it (another repository, another layout,
-//! a segment that is no longer in the store, any error or panic of the database) makes it start over empty. What it says of a chunk
-//! is verified against a sealed pack footer before a backup relies on it, and it never decides a deletion.
+//! It is a cache and only ever a hint. It may be deleted at any time; anything odd about it (another repository, another layout, a file
+//! that is not what was written, any error or panic of the database) makes it start over empty. What it says of a chunk is verified
+//! against a sealed pack footer before a backup relies on it, and it never decides a deletion.
 //!
 //! redb locks its file for one process. So there are lanes: each process takes the first file nobody holds and brings it up to date;
-//! with no folder or no free lane the index is built in memory.
+//! with no folder or no free lane the index is built in unnamed temporary files, or in memory if there can be none.
 
+mod filter;
+mod home;
+mod run;
+mod shelf;
 mod tables;
+#[cfg(test)]
+mod tests;
 
+use std::cell::Cell;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::format::envelope::Kind;
@@ -16,7 +25,8 @@ use crate::format::frame::SealInfo;
 use crate::format::segment::{PackRecord, Segment};
 use crate::id::{ChunkId, FrameId, ObjectName, RepositoryId};
 use crate::limits::*;
-use tables::Tables;
+use home::Home;
+use tables::{Opened, Tables};
 
 /// The database failed or is not what it should be: drop it and start over.
 #[derive(Debug, thiserror::Error)]
@@ -59,26 +69,47 @@ pub struct ChunkLocation {
     pub ordinal: u32,
 }
 
+/// Where an index may be kept.
+#[derive(Clone, Debug, Default)]
+pub struct Shelter {
+    /// Folder for what is kept from one run to the next.
+    pub cache: Option<PathBuf>,
+    /// Folder for temporary files, where there is no other.
+    pub scratch: Option<PathBuf>,
+}
+
 /// The index of one process.
 pub struct Index {
     tables: Tables,
-    home: Option<PathBuf>,
+    shelter: Shelter,
     repository: RepositoryId,
+    /// Damage was met, and the file removed so that later processes do not meet it.
+    discarded: Cell<bool>,
 }
 
 impl Index {
-    /// Opens the first free lane in `home`, or an index in memory. Never fails: what cannot be used is started over.
-    pub fn open(home: Option<&Path>, repository: RepositoryId) -> Self {
-        let home = home.map(|home| home.join(repository.hex()));
-        let tables = home.as_deref().and_then(|home| open_lane(home, repository)).unwrap_or_else(Tables::in_memory);
-        Self { tables, home, repository }
+    /// Opens the first free lane, or an index for this process alone. Never fails: what cannot be used is started over.
+    pub fn open(shelter: Shelter, repository: RepositoryId) -> Self {
+        let tables = open_tables(&shelter, repository);
+        Self { tables, shelter, repository, discarded: Cell::new(false) }
     }
 
     /// Throws away what is there and begins anew, empty.
     pub fn start_over(&mut self) {
-        self.tables.remove_file();
-        let home = self.home.as_deref();
-        self.tables = home.and_then(|home| open_lane(home, self.repository)).unwrap_or_else(Tables::in_memory);
+        self.tables.discard();
+        self.tables = open_tables(&self.shelter, self.repository);
+        self.discarded.set(false);
+    }
+
+    /// Begins anew, empty and for this process alone: where the folder cannot be written to, say.
+    pub fn stand_alone(&mut self) {
+        self.tables.discard();
+        self.tables = Tables::passing(self.shelter.scratch.as_deref(), self.repository);
+    }
+
+    /// Fails if what says which chunks there are is not what was written.
+    pub fn verify(&self) -> Result<()> {
+        self.tables.verify()
     }
 
     /// The segments merged so far.
@@ -87,13 +118,18 @@ impl Index {
     }
 
     /// Merges segments in one transaction.
-    pub fn merge(&self, segments: &[(ObjectName, Segment)], scope: Scope) -> Result<()> {
+    pub fn merge(&mut self, segments: &[(ObjectName, Segment)], scope: Scope) -> Result<()> {
         self.tables.merge(segments, scope)
     }
 
-    /// Merges a pack that no readable segment lists.
-    pub fn merge_pack(&self, pack: PackRecord) -> Result<()> {
-        self.tables.merge_unnamed(&pack)
+    /// Merges packs that no readable segment lists.
+    pub fn merge_packs(&mut self, packs: &[PackRecord]) -> Result<()> {
+        self.tables.merge_packs(packs)
+    }
+
+    /// Forgets segments, and packs with all that is only there.
+    pub fn remove(&mut self, segments: &[ObjectName], packs: &HashSet<ObjectName>) -> Result<()> {
+        self.tables.remove(segments, packs)
     }
 
     /// Every place where a frame is said to be.
@@ -101,9 +137,13 @@ impl Index {
         self.tables.frame(id)
     }
 
-    /// A place where a chunk is said to be: the one merged last.
-    pub fn chunk(&self, id: &ChunkId) -> Result<Option<ChunkLocation>> {
-        self.tables.chunk(id)
+    /// Every place where a chunk is said to be. Another chunk may be there: only half of the id is compared.
+    pub fn chunk(&self, id: &ChunkId) -> Result<Vec<ChunkLocation>> {
+        self.tables.chunk(id).inspect_err(|_| {
+            if !self.discarded.replace(true) {
+                self.tables.discard();
+            }
+        })
     }
 
     /// A pack by its number in this index.
@@ -117,21 +157,33 @@ impl Index {
     }
 }
 
-fn open_lane(home: &Path, repository: RepositoryId) -> Option<Tables> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(home).ok()?;
+fn open_tables(shelter: &Shelter, repository: RepositoryId) -> Tables {
+    let home = shelter.cache.as_deref().map(|cache| cache.join(repository.hex()));
+    let lane = home.and_then(|home| open_lane(&home, repository));
+    lane.unwrap_or_else(|| Tables::passing(shelter.scratch.as_deref(), repository))
+}
+
+fn open_lane(folder: &Path, repository: RepositoryId) -> Option<Tables> {
+    home::make_folder(folder).ok()?;
     (0..INDEX_LANES).find_map(|lane| {
-        let file = home.join(format!("index-{lane}.redb"));
-        match Tables::open(&file, repository) {
-            tables::Opened::Ready(tables) => Some(tables),
-            tables::Opened::Busy => None,
-            tables::Opened::Unusable => {
-                std::fs::remove_file(&file).ok()?;
-                match Tables::open(&file, repository) {
-                    tables::Opened::Ready(tables) => Some(tables),
+        let home = Home::Lane { folder: folder.into(), lane };
+        match Tables::open(home.clone(), repository) {
+            Opened::Ready(tables) => Some(tables),
+            Opened::Busy => None,
+            Opened::Unusable => {
+                std::fs::remove_file(home.database()?).ok()?;
+                match Tables::open(home, repository) {
+                    Opened::Ready(tables) => Some(tables),
                     _ => None,
                 }
             }
         }
     })
+}
+
+/// For names of files that nobody else has.
+fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes
 }

@@ -1,13 +1,17 @@
 //! The tables of the index and their rows: fixed-width byte arrays, big-endian where order matters.
 //!
-//! `frames` is keyed by frame id and pack number, because a frame may lie in several packs. Frames have short numbers so that a row of
-//! `chunks`, of which there are tens of millions, is 22 bytes.
+//! `frames` is keyed by frame id and pack number, because a frame may lie in several packs. Frames have short numbers, by which the
+//! rows of chunks name them. Those, of which there are tens of millions, are not in tables but in runs (see `shelf`); here stands
+//! which runs there are.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError, WriteTransaction};
 
+use super::home::Home;
+use super::run::{Row, Shape, Tag};
+use super::shelf::{Change, Shelf};
 use super::{ChunkLocation, FrameLocation, IndexError, IndexedPack, Result, Scope};
 use crate::format::codec::{Reader, Write};
 use crate::format::envelope::Kind;
@@ -16,20 +20,22 @@ use crate::format::segment::{PackRecord, Segment};
 use crate::id::{ChunkId, FrameId, ObjectName, RepositoryId};
 use crate::limits::*;
 
-/// Changes with every change of the tables.
-const LAYOUT: &[u8] = b"snap index 1";
+/// Changes with every change of the tables or runs.
+const LAYOUT: &[u8] = b"snap index 3";
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// Segment name -> scope.
 const SEGMENTS: TableDefinition<[u8; 32], u8> = TableDefinition::new("segments");
-/// Pack number -> name, size, kind.
-const PACKS: TableDefinition<u32, [u8; 41]> = TableDefinition::new("packs");
+/// Pack number -> name, size, kind, scope.
+const PACKS: TableDefinition<u32, [u8; 42]> = TableDefinition::new("packs");
 const PACK_NUMBERS: TableDefinition<[u8; 32], u32> = TableDefinition::new("pack numbers");
 /// Frame id, pack number -> offset, stored length, plain length, codec, flags, frame number.
 const FRAMES: TableDefinition<[u8; 36], [u8; 18]> = TableDefinition::new("frames");
 const FRAME_IDS: TableDefinition<u32, [u8; 32]> = TableDefinition::new("frame ids");
-/// Chunk id -> frame number, ordinal.
-const CHUNKS: TableDefinition<[u8; 16], [u8; 6]> = TableDefinition::new("chunks");
+/// Tag -> shape.
+const RUNS: TableDefinition<Tag, [u8; Shape::BYTES]> = TableDefinition::new("runs");
+
+type Redb<T> = std::result::Result<T, redb::Error>;
 
 /// What came of opening a file.
 pub enum Opened {
@@ -43,11 +49,13 @@ pub enum Opened {
 pub struct Tables {
     /// There until it is dropped.
     database: Option<Database>,
-    file: Option<PathBuf>,
+    shelf: Shelf,
 }
 
 impl Tables {
-    pub fn open(file: &Path, repository: RepositoryId) -> Opened {
+    /// Opens or makes a database that has a name.
+    pub fn open(home: Home, repository: RepositoryId) -> Opened {
+        let Some(file) = home.database() else { return Opened::Unusable };
         let opened = catch_unwind(|| Database::builder().set_cache_size(INDEX_CACHE_BYTES).create(file));
         let database = match opened {
             Ok(Ok(database)) => database,
@@ -57,49 +65,80 @@ impl Tables {
             }
             _ => return Opened::Unusable,
         };
-        let tables = Self { database: Some(database), file: Some(file.into()) };
-        match tables.belongs_to(repository) {
-            Ok(true) => Opened::Ready(tables),
-            _ => Opened::Unusable,
+        let mut tables = Self { database: Some(database), shelf: Shelf::empty(home.clone()) };
+        let shapes = match tables.belongs_to(repository).and_then(|fits| if fits { tables.shapes() } else { Ok(None) }) {
+            Ok(Some(shapes)) => shapes,
+            _ => return Opened::Unusable,
+        };
+        match Shelf::open(home, shapes) {
+            Ok(shelf) => {
+                tables.shelf = shelf;
+                Opened::Ready(tables)
+            }
+            Err(_) => Opened::Unusable,
         }
     }
 
-    pub fn in_memory() -> Self {
-        let backend = redb::backends::InMemoryBackend::new();
-        let database = Database::builder().set_cache_size(1 << 20).create_with_backend(backend);
-        let tables = Self { database: Some(database.expect("an empty database in memory")), file: None };
-        tables.belongs_to(RepositoryId([0; 16])).expect("a table in memory");
-        tables
+    /// An empty database that is gone with the process: in a file of that folder, or, where there can be none, in memory.
+    pub fn passing(folder: Option<&std::path::Path>, repository: RepositoryId) -> Self {
+        let in_file = folder.and_then(|folder| {
+            let home = Home::Unnamed(folder.into());
+            let file = home.unnamed().ok()?;
+            let database = catch_unwind(|| Database::builder().set_cache_size(INDEX_CACHE_BYTES).create_file(file)).ok()?.ok()?;
+            let tables = Self { database: Some(database), shelf: Shelf::empty(home) };
+            tables.belongs_to(repository).is_ok().then_some(tables)
+        });
+        in_file.unwrap_or_else(|| {
+            let backend = redb::backends::InMemoryBackend::new();
+            let database = Database::builder().set_cache_size(1 << 20).create_with_backend(backend);
+            let database = Some(database.expect("an empty database in memory"));
+            let tables = Self { database, shelf: Shelf::empty(Home::Memory) };
+            tables.belongs_to(repository).expect("a table in memory");
+            tables
+        })
     }
 
     fn database(&self) -> &Database {
         self.database.as_ref().expect("only dropping takes it")
     }
 
-    pub fn remove_file(&self) {
-        if let Some(file) = &self.file {
-            // Where it cannot be removed, it is started over when its contents are found wanting again.
-            let _ = std::fs::remove_file(file);
-        }
+    /// Keeps others, and later processes, from using it.
+    pub fn discard(&self) {
+        self.shelf.home().discard();
     }
 
-    /// Marks an empty database as this repository's; says whether another mark was there.
+    /// Marks an empty database as this repository's; says whether it is.
     fn belongs_to(&self, repository: RepositoryId) -> Result<bool> {
         guard(|| {
-            let transaction = self.database().begin_write()?;
             let mark = [LAYOUT, &repository.0].concat();
-            let fits = {
-                let mut meta = transaction.open_table(META)?;
-                let found = meta.get("repository")?.map(|value| value.value().to_vec());
-                if found.is_none() {
-                    meta.insert("repository", &mark[..])?;
-                    create_tables(&transaction)?;
-                }
-                found.is_none_or(|found| found == mark)
-            };
+            // A commit waits for the disk, so there is none where nothing has to be written.
+            match self.database().begin_read()?.open_table(META) {
+                Err(TableError::TableDoesNotExist(_)) => {}
+                meta => return Ok(meta?.get("repository")?.is_some_and(|found| found.value() == mark)),
+            }
+            let transaction = self.database().begin_write()?;
+            transaction.open_table(META)?.insert("repository", &mark[..])?;
+            create_tables(&transaction)?;
             transaction.commit()?;
-            Ok(fits)
+            Ok(true)
         })
+    }
+
+    /// The runs that there should be; nothing if one cannot be right.
+    fn shapes(&self) -> Result<Option<Vec<Shape>>> {
+        guard(|| {
+            let transaction = self.database().begin_read()?;
+            let mut shapes = Vec::new();
+            for row in transaction.open_table(RUNS)?.iter()? {
+                let (tag, shape) = row?;
+                shapes.push(Shape::decode(tag.value(), &shape.value()));
+            }
+            Ok(shapes.into_iter().collect())
+        })
+    }
+
+    pub fn verify(&self) -> Result<()> {
+        self.shelf.verify().map_err(|error| IndexError(error.to_string()))
     }
 
     pub fn merged(&self) -> Result<Vec<(ObjectName, Scope)>> {
@@ -115,35 +154,62 @@ impl Tables {
         })
     }
 
-    pub fn merge(&self, segments: &[(ObjectName, Segment)], scope: Scope) -> Result<()> {
-        guard(|| {
-            let transaction = self.database().begin_write()?;
-            let mut chunks = Vec::new();
-            {
-                let mut names = transaction.open_table(SEGMENTS)?;
-                for (name, segment) in segments {
-                    let done = names.get(name.0)?.map_or(0, |value| value.value());
-                    for pack in &segment.packs {
-                        merge_pack(&transaction, pack, scope, &mut chunks)?;
-                    }
-                    names.insert(name.0, done.max(scope as u8))?;
+    pub fn merge(&mut self, segments: &[(ObjectName, Segment)], scope: Scope) -> Result<()> {
+        self.write(|transaction, shelf| {
+            let mut rows = Vec::new();
+            let mut names = transaction.open_table(SEGMENTS)?;
+            for (name, segment) in segments {
+                let done = names.get(name.0)?.map_or(0, |value| value.value());
+                for pack in &segment.packs {
+                    merge_pack(transaction, pack, scope, &mut rows)?;
                 }
+                names.insert(name.0, done.max(scope as u8))?;
             }
-            insert_chunks(&transaction, chunks)?;
-            transaction.commit()?;
-            Ok(())
+            shelf.add(rows).map_err(redb::Error::Io)
         })
     }
 
-    pub fn merge_unnamed(&self, pack: &PackRecord) -> Result<()> {
-        guard(|| {
-            let transaction = self.database().begin_write()?;
-            let mut chunks = Vec::new();
-            merge_pack(&transaction, pack, Scope::Chunks, &mut chunks)?;
-            insert_chunks(&transaction, chunks)?;
-            transaction.commit()?;
-            Ok(())
+    pub fn merge_packs(&mut self, packs: &[PackRecord]) -> Result<()> {
+        self.write(|transaction, shelf| {
+            let mut rows = Vec::new();
+            packs.iter().try_for_each(|pack| merge_pack(transaction, pack, Scope::Chunks, &mut rows))?;
+            shelf.add(rows).map_err(redb::Error::Io)
         })
+    }
+
+    pub fn remove(&mut self, segments: &[ObjectName], packs: &HashSet<ObjectName>) -> Result<()> {
+        self.write(|transaction, shelf| {
+            let mut names = transaction.open_table(SEGMENTS)?;
+            for segment in segments {
+                names.remove(segment.0)?;
+            }
+            let dead = remove_packs(transaction, packs)?;
+            match dead.is_empty() {
+                true => Ok(None),
+                false => shelf.retain(&|row| !dead.contains(&row.frame)).map(Some).map_err(redb::Error::Io),
+            }
+        })
+    }
+
+    /// One transaction, of which a change of the runs is part: a new run is durable before it, an old one goes after it.
+    fn write(&mut self, call: impl FnOnce(&WriteTransaction, &Shelf) -> Redb<Option<Change>>) -> Result<()> {
+        let change = guard(|| {
+            let transaction = self.database().begin_write()?;
+            let change = call(&transaction, &self.shelf)?;
+            if let Some(change) = &change {
+                let mut runs = transaction.open_table(RUNS)?;
+                for tag in &change.old {
+                    runs.remove(tag)?;
+                }
+                if let Some(shape) = change.new_shape() {
+                    runs.insert(shape.tag, shape.encode())?;
+                }
+            }
+            transaction.commit()?;
+            Ok(change)
+        })?;
+        change.into_iter().for_each(|change| self.shelf.apply(change));
+        Ok(())
     }
 
     pub fn frame(&self, id: &FrameId) -> Result<Vec<FrameLocation>> {
@@ -153,24 +219,27 @@ impl Tables {
             let mut found = Vec::new();
             for row in frames.range(frame_key(id, 0)..=frame_key(id, u32::MAX))? {
                 let (key, value) = row?;
-                let pack = u32::from_be_bytes(key.value()[32..].try_into().expect("four bytes"));
+                let pack = pack_number(&key.value());
                 found.extend(decode_location(id, pack, &value.value()));
             }
             Ok(found)
         })
     }
 
-    pub fn chunk(&self, id: &ChunkId) -> Result<Option<ChunkLocation>> {
+    pub fn chunk(&self, id: &ChunkId) -> Result<Vec<ChunkLocation>> {
         guard(|| {
+            let rows = self.shelf.find(key_of(id)).map_err(redb::Error::Io)?;
+            if rows.is_empty() {
+                return Ok(Vec::new());
+            }
             let transaction = self.database().begin_read()?;
-            let Some(place) = transaction.open_table(CHUNKS)?.get(id.0)?.map(|value| value.value()) else {
-                return Ok(None);
-            };
-            let mut reader = Reader::new(&place);
-            let number = reader.u32("frame number").unwrap_or(u32::MAX);
-            let ordinal = reader.u16("ordinal").unwrap_or(0).into();
-            let frame = transaction.open_table(FRAME_IDS)?.get(number)?.map(|value| FrameId(value.value()));
-            Ok(frame.map(|frame| ChunkLocation { frame, ordinal }))
+            let ids = transaction.open_table(FRAME_IDS)?;
+            let mut found = Vec::new();
+            for row in rows {
+                let frame = ids.get(row.frame)?.map(|value| FrameId(value.value()));
+                found.extend(frame.map(|frame| ChunkLocation { frame, ordinal: row.ordinal.into() }));
+            }
+            Ok(found)
         })
     }
 
@@ -203,42 +272,37 @@ impl Drop for Tables {
     }
 }
 
-fn create_tables(transaction: &WriteTransaction) -> std::result::Result<(), redb::Error> {
+fn create_tables(transaction: &WriteTransaction) -> Redb<()> {
     transaction.open_table(SEGMENTS)?;
     transaction.open_table(PACKS)?;
     transaction.open_table(PACK_NUMBERS)?;
     transaction.open_table(FRAMES)?;
     transaction.open_table(FRAME_IDS)?;
-    transaction.open_table(CHUNKS)?;
+    transaction.open_table(RUNS)?;
     Ok(())
 }
 
-type ChunkRow = ([u8; 16], [u8; 6]);
-
-fn merge_pack(
-    transaction: &WriteTransaction,
-    pack: &PackRecord,
-    scope: Scope,
-    chunks: &mut Vec<ChunkRow>,
-) -> std::result::Result<(), redb::Error> {
+/// Adds a pack, its frames, and to `rows` its chunks. What was merged before is passed over: packs never change.
+fn merge_pack(transaction: &WriteTransaction, pack: &PackRecord, scope: Scope, rows: &mut Vec<Row>) -> Redb<()> {
     let mut packs = transaction.open_table(PACKS)?;
     let mut numbers = transaction.open_table(PACK_NUMBERS)?;
     let known = numbers.get(pack.name.0)?.map(|value| value.value());
     let number = match known {
         Some(number) => number,
-        None => {
-            let number = packs.last()?.map_or(0, |(last, _)| last.value() + 1);
-            numbers.insert(pack.name.0, number)?;
-            packs.insert(number, encode_pack(pack))?;
-            number
-        }
+        None => packs.last()?.map_or(0, |(last, _)| last.value() + 1),
     };
+    let done = packs.get(number)?.map_or(0, |row| row.value()[41]);
+    if done >= scope as u8 {
+        return Ok(());
+    }
+    numbers.insert(pack.name.0, number)?;
+    packs.insert(number, encode_pack(pack, scope))?;
     let mut frames = transaction.open_table(FRAMES)?;
     let mut ids = transaction.open_table(FRAME_IDS)?;
     for frame in &pack.frames {
         let known = {
             let mut rows = frames.range(frame_key(&frame.id, 0)..=frame_key(&frame.id, u32::MAX))?;
-            rows.next().transpose()?.and_then(|(_, row)| row.value()[14..].try_into().ok().map(u32::from_le_bytes))
+            rows.next().transpose()?.map(|(_, row)| frame_number(&row.value()))
         };
         let frame_number = match known {
             Some(number) => number,
@@ -250,25 +314,49 @@ fn merge_pack(
         };
         frames.insert(frame_key(&frame.id, number), encode_location(frame, frame_number))?;
         if scope >= Scope::Chunks {
-            for (ordinal, id) in frame.table.ids().iter().enumerate().filter(|(ordinal, _)| frame.has(*ordinal)) {
-                let mut place = [0; 6];
-                place[..4].copy_from_slice(&frame_number.to_le_bytes());
-                place[4..].copy_from_slice(&(ordinal as u16).to_le_bytes());
-                chunks.push((id.0, place));
-            }
+            let there = frame.table.ids().iter().enumerate().filter(|(ordinal, _)| frame.has(*ordinal));
+            rows.extend(there.map(|(ordinal, id)| Row { key: key_of(id), frame: frame_number, ordinal: ordinal as u16 }));
         }
     }
     Ok(())
 }
 
-/// Inserts rows in order of their key, so that the tree is filled and not scattered.
-fn insert_chunks(transaction: &WriteTransaction, mut chunks: Vec<ChunkRow>) -> std::result::Result<(), redb::Error> {
-    chunks.sort_unstable_by_key(|(id, _)| *id);
-    let mut table = transaction.open_table(CHUNKS)?;
-    for (id, place) in chunks {
-        table.insert(id, place)?;
+/// Removes packs, and returns the numbers of frames that are nowhere else.
+fn remove_packs(transaction: &WriteTransaction, packs_gone: &HashSet<ObjectName>) -> Redb<HashSet<u32>> {
+    let mut packs = transaction.open_table(PACKS)?;
+    let mut numbers = transaction.open_table(PACK_NUMBERS)?;
+    let mut gone_numbers = HashSet::new();
+    for name in packs_gone {
+        let Some(number) = numbers.remove(name.0)?.map(|value| value.value()) else { continue };
+        packs.remove(number)?;
+        gone_numbers.insert(number);
     }
-    Ok(())
+    let mut frames = transaction.open_table(FRAMES)?;
+    let mut gone = Vec::new();
+    if !gone_numbers.is_empty() {
+        for row in frames.iter()? {
+            let (key, row) = row?;
+            if gone_numbers.contains(&pack_number(&key.value())) {
+                gone.push((key.value(), frame_number(&row.value())));
+            }
+        }
+    }
+    let mut ids = transaction.open_table(FRAME_IDS)?;
+    let mut dead = HashSet::new();
+    for (key, frame) in gone {
+        frames.remove(key)?;
+        let id = FrameId(*key.first_chunk().expect("a key is longer"));
+        if frames.range(frame_key(&id, 0)..=frame_key(&id, u32::MAX))?.next().is_none() {
+            ids.remove(frame)?;
+            dead.insert(frame);
+        }
+    }
+    Ok(dead)
+}
+
+/// What rows of chunks are in the order of.
+fn key_of(id: &ChunkId) -> u64 {
+    u64::from_be_bytes(*id.0.first_chunk().expect("an id is longer"))
 }
 
 fn frame_key(id: &FrameId, pack: u32) -> [u8; 36] {
@@ -276,6 +364,14 @@ fn frame_key(id: &FrameId, pack: u32) -> [u8; 36] {
     key[..32].copy_from_slice(&id.0);
     key[32..].copy_from_slice(&pack.to_be_bytes());
     key
+}
+
+fn pack_number(key: &[u8; 36]) -> u32 {
+    u32::from_be_bytes(*key.last_chunk().expect("a key is longer"))
+}
+
+fn frame_number(row: &[u8; 18]) -> u32 {
+    u32::from_le_bytes(*row.last_chunk().expect("a row is longer"))
 }
 
 fn encode_location(frame: &FrameRecord, number: u32) -> [u8; 18] {
@@ -300,12 +396,13 @@ fn decode_location(id: &FrameId, pack: u32, row: &[u8]) -> Option<FrameLocation>
     Some(FrameLocation { pack, offset, stored_len, info: SealInfo { id: *id, codec, flags, plain_len } })
 }
 
-fn encode_pack(pack: &PackRecord) -> [u8; 41] {
-    let mut row = Vec::with_capacity(41);
+fn encode_pack(pack: &PackRecord, scope: Scope) -> [u8; 42] {
+    let mut row = Vec::with_capacity(42);
     row.put_bytes(&pack.name.0);
     row.put_u64(pack.size);
     row.put_u8(pack.kind as u8);
-    row.try_into().expect("41 bytes")
+    row.put_u8(scope as u8);
+    row.try_into().expect("42 bytes")
 }
 
 fn decode_pack(number: u32, row: &[u8]) -> Option<IndexedPack> {

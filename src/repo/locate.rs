@@ -4,7 +4,6 @@
 //! store lists now, and the chunk must stand in that record. Footers are kept in a bounded cache.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use lru::LruCache;
@@ -20,7 +19,7 @@ use crate::format::pack::{TRAILER_BYTES, decode_frames, decode_trailer};
 use crate::format::recipe::Run;
 use crate::format::segment::{PackRecord, Segment};
 use crate::id::{ChunkId, FrameId, ObjectName, RepositoryId};
-use crate::index::{ChunkLocation, FrameLocation, Index, IndexError, IndexedPack, Scope};
+use crate::index::{ChunkLocation, FrameLocation, Index, IndexError, IndexedPack, Scope, Shelter};
 use crate::limits::*;
 
 /// What a pack holds.
@@ -89,19 +88,17 @@ struct ContentsCache {
 }
 
 impl Locator {
-    /// Opens this host's index and merges the segments it lacks.
-    pub fn open(backend: Arc<dyn Backend>, keys: Arc<Keys>, repository: RepositoryId, cache: Option<&Path>) -> Result<Self> {
-        let locator = Self {
+    /// Opens this host's index; `refresh` brings it up to date.
+    pub fn open(backend: Arc<dyn Backend>, keys: Arc<Keys>, repository: RepositoryId, shelter: Shelter) -> Self {
+        Self {
             backend,
             keys,
             repository,
-            index: Mutex::new(Index::open(cache, repository)),
+            index: Mutex::new(Index::open(shelter, repository)),
             packs: Mutex::default(),
             contents: Mutex::new(ContentsCache { packs: LruCache::unbounded(), chunks: 0 }),
             adopted: Mutex::default(),
-        };
-        locator.refresh(Scope::Frames)?;
-        Ok(locator)
+        }
     }
 
     pub fn backend(&self) -> &Arc<dyn Backend> {
@@ -119,27 +116,61 @@ impl Locator {
     /// Merges what the index lacks of the store's segments, up to `scope`.
     /// A segment that cannot be read is passed over: its packs' contents count as absent, which costs a backup bytes and loses nothing.
     pub fn refresh(&self, scope: Scope) -> Result<Vec<Error>> {
-        let listed = self.list(Area::Segments)?;
-        let wanted: HashSet<ObjectName> = listed.iter().map(|(name, _)| *name).collect();
-        let merged = self.index().merged();
-        let mut merged: HashMap<_, _> = match merged {
-            Ok(merged) if merged.iter().all(|(name, _)| wanted.contains(name)) => merged.into_iter().collect(),
-            _ => self.start_over(),
+        let listed: Vec<ObjectName> = self.backend.list_names(Area::Segments)?.iter().filter_map(|name| name.parse().ok()).collect();
+        let mut merged = match self.merged(&listed, scope)? {
+            Some(merged) => merged,
+            None => self.start_over(),
         };
         for attempt in 0.. {
-            let missing: Vec<_> =
-                listed.iter().map(|(name, _)| *name).filter(|name| merged.get(name).is_none_or(|&done| done < scope)).collect();
+            let missing: Vec<_> = listed.iter().copied().filter(|name| merged.get(name).is_none_or(|&done| done < scope)).collect();
             match self.merge(&missing, scope) {
                 Ok(problems) => return Ok(problems),
-                Err(error) if attempt > 0 => return Err(Error::Conflict(format!("{error}; remove the cache folder"))),
-                Err(_) => merged = self.start_over(),
+                Err(_) if attempt == 0 => merged = self.start_over(),
+                // A full disk, say. What cannot be kept must not be in the way of a backup or a restore.
+                Err(_) if attempt == 1 => {
+                    self.index().stand_alone();
+                    merged = self.forget_packs();
+                }
+                Err(error) => return Err(Error::Conflict(format!("{error}; is there space for temporary files?"))),
             }
         }
-        unreachable!("the second attempt returns")
+        unreachable!("the third attempt returns")
+    }
+
+    /// The segments that the index has, if it is sound as far as `scope` needs it. Lets go of those that are no longer in the store,
+    /// replaced by others, and of the packs that went with them.
+    fn merged(&self, listed: &[ObjectName], scope: Scope) -> Result<Option<HashMap<ObjectName, Scope>>> {
+        if scope >= Scope::Chunks && self.index().verify().is_err() {
+            return Ok(None);
+        }
+        let wanted: HashSet<ObjectName> = listed.iter().copied().collect();
+        let Ok(merged) = self.index().merged() else { return Ok(None) };
+        let mut merged: HashMap<_, _> = merged.into_iter().collect();
+        let vanished: Vec<ObjectName> = merged.keys().filter(|name| !wanted.contains(name)).copied().collect();
+        if vanished.is_empty() {
+            return Ok(Some(merged));
+        }
+        let there: HashSet<ObjectName> = self.list(Area::Packs)?.into_iter().map(|(name, _)| name).collect();
+        let Ok(known) = self.index().packs() else { return Ok(None) };
+        let gone: HashSet<ObjectName> = known.into_iter().map(|pack| pack.name).filter(|name| !there.contains(name)).collect();
+        let removed = self.index().remove(&vanished, &gone);
+        self.forget_packs();
+        merged.retain(|name, _| wanted.contains(name));
+        Ok(removed.is_ok().then_some(merged))
+    }
+
+    /// Forgets what this host's index was told by segments that turned out to be wrong.
+    pub fn distrust_index(&self) {
+        self.start_over();
     }
 
     fn start_over(&self) -> HashMap<ObjectName, Scope> {
         self.index().start_over();
+        self.forget_packs()
+    }
+
+    /// Lets go of packs by number: numbers change their meaning. Nothing is merged then.
+    fn forget_packs(&self) -> HashMap<ObjectName, Scope> {
         self.packs.lock().expect("no panic holds it").clear();
         *self.adopted.lock().expect("no panic holds it") = false;
         HashMap::new()
@@ -158,7 +189,7 @@ impl Locator {
                 }
                 Err(error) => problems.push(error),
             }
-            if batch_chunks > CHECKPOINT_CHUNKS {
+            if batch_chunks > INDEX_BATCH_CHUNKS {
                 self.index().merge(&batch, scope)?;
                 batch.clear();
                 batch_chunks = 0;
@@ -177,14 +208,21 @@ impl Locator {
             return;
         }
         let known: HashSet<ObjectName> = self.index().packs().unwrap_or_default().into_iter().map(|pack| pack.name).collect();
+        let (mut batch, mut batch_chunks) = (Vec::new(), 0);
         for (name, size) in self.list(Area::Packs).unwrap_or_default() {
             if known.contains(&name) {
                 continue;
             }
             let Ok((header, contents)) = self.read_footer(name, size) else { continue };
-            // An index that fails here leaves the frame missed.
-            let _ = self.index().merge_pack(PackRecord { name, kind: header.kind, size, frames: contents.to_records() });
+            batch_chunks += contents.chunks();
+            batch.push(PackRecord { name, kind: header.kind, size, frames: contents.to_records() });
+            if batch_chunks > INDEX_BATCH_CHUNKS {
+                // An index that fails here leaves the frame missed.
+                let _ = self.index().merge_packs(&std::mem::take(&mut batch));
+                batch_chunks = 0;
+            }
         }
+        let _ = self.index().merge_packs(&batch);
     }
 
     /// Tells the index of a segment just stored.
@@ -235,8 +273,8 @@ impl Locator {
     }
 
     /// Where the index says a chunk is.
-    pub fn chunk(&self, id: &ChunkId) -> Option<ChunkLocation> {
-        self.index().chunk(id).ok()?
+    pub fn chunk(&self, id: &ChunkId) -> Vec<ChunkLocation> {
+        self.index().chunk(id).unwrap_or_default()
     }
 
     /// Plain bytes of a run.

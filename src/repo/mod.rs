@@ -15,6 +15,7 @@ mod locate;
 mod objects;
 mod packer;
 mod reader;
+mod recall;
 mod removal;
 mod repack;
 mod runs;
@@ -25,7 +26,7 @@ mod stock;
 mod stream;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 pub use catalog::{CatalogReader, CatalogWriter, PendingEntry, WrittenCatalog};
@@ -54,6 +55,7 @@ use crate::format::envelope::Kind;
 use crate::format::manifest::{ChunkerParameters, Manifest};
 use crate::format::slot::SlotNote;
 use crate::id::{RepositoryId, SlotId};
+use crate::index::{Scope, Shelter};
 use crate::limits::*;
 use crate::world::World;
 
@@ -74,7 +76,7 @@ pub struct Repository {
 /// What opening needs besides the store.
 pub struct Opening {
     pub secret: Secret,
-    /// Folder for this host's index; none keeps it in memory.
+    /// Folder for this host's index; without one it lasts no longer than this process.
     pub cache: Option<PathBuf>,
     pub world: World,
 }
@@ -180,13 +182,21 @@ impl Repository {
         objects::open(&self.keys, self.id(), kind, &place.to_string(), stored)
     }
 
-    /// Where frames and chunks are; brought up to date at first use.
+    /// Where frames are; brought up to date at first use.
     pub fn locator(&self) -> Result<&Arc<Locator>> {
-        if let Some(locator) = self.locator.get() {
-            return Ok(locator);
+        match self.locator.get() {
+            Some(locator) => Ok(locator),
+            None => self.locator_up_to(Scope::Frames),
         }
-        let locator = Locator::open(self.backend.clone(), self.keys.clone(), self.id(), self.cache.as_deref())?;
-        Ok(self.locator.get_or_init(|| Arc::new(locator)))
+    }
+
+    /// Where frames, and chunks if the scope says so, are now.
+    pub fn locator_up_to(&self, scope: Scope) -> Result<&Arc<Locator>> {
+        let shelter = || Shelter { cache: self.cache.clone(), scratch: self.world.scratch().map(Path::to_path_buf) };
+        let open = || Arc::new(Locator::open(self.backend.clone(), self.keys.clone(), self.id(), shelter()));
+        let locator = self.locator.get().cloned().unwrap_or_else(open);
+        locator.refresh(scope)?;
+        Ok(self.locator.get_or_init(|| locator))
     }
 
     /// Reads frames.

@@ -1,6 +1,11 @@
 //! Snapshots in the store: listing, saving, and finding the one that is meant.
 
+use std::collections::HashSet;
+
+use rayon::prelude::*;
+
 use super::Repository;
+use super::recall::{self, Bodies, Remembered};
 use crate::backend::{Area, Place};
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::envelope::Kind;
@@ -45,21 +50,56 @@ pub struct Selection {
 }
 
 impl Repository {
-    /// Every snapshot that can be read, oldest first, and what went wrong with the others.
+    /// Every snapshot that can be read, oldest first, and what went wrong with the others. All are read from the store.
     pub fn snapshots(&self) -> Result<(Vec<Stored>, Vec<Unreadable>)> {
-        let mut found = Vec::new();
-        let mut unreadable = Vec::new();
-        for listed in self.backend.list(Area::Snapshots)? {
-            match self.load_by_name(&listed.name) {
-                Ok(stored) => found.push(stored),
+        let (found, unreadable, _) = self.read_snapshots(&Remembered::default())?;
+        Ok((found, unreadable))
+    }
+
+    /// The same, but what this host remembers is not read again: for finding snapshots, not for judging them.
+    pub fn snapshots_at_hand(&self) -> Result<(Vec<Stored>, Vec<Unreadable>)> {
+        let remembered = recall::load(self);
+        let (found, unreadable, read) = self.read_snapshots(&remembered)?;
+        let there: HashSet<ObjectName> = found.iter().map(|stored| stored.id).collect();
+        let gone = remembered.names().filter(|name| !there.contains(name)).count();
+        // Writing the file takes longer than reading a few snapshots.
+        if read.len() + gone > SNAPSHOTS_READ_AGAIN + remembered.len() / 32 {
+            recall::store(self, &remembered, &there, &read);
+        }
+        Ok((found, unreadable))
+    }
+
+    /// Every snapshot, what went wrong, and the bodies that had to be read.
+    fn read_snapshots(&self, remembered: &Remembered) -> Result<(Vec<Stored>, Vec<Unreadable>, Bodies)> {
+        let names = self.backend.list_names(Area::Snapshots)?;
+        let load = |name: String| {
+            let id = name.parse().map_err(|_| Error::damaged(format!("snapshot {name}"), "its name is not a hash"));
+            let loaded = id.and_then(|id| match remembered.get(&id).map(Snapshot::decode) {
+                Some(Ok(snapshot)) => Ok((Stored { id, snapshot }, None)),
+                _ => self.read_snapshot(id).map(|(stored, body)| (stored, Some(body))),
+            });
+            (name, loaded)
+        };
+        // A few are read one after the other, so that what a faulty store does to a run can be repeated.
+        let loaded: Vec<_> = match names.len() > SNAPSHOTS_READ_AGAIN {
+            true => names.into_par_iter().map(load).collect(),
+            false => names.into_iter().map(load).collect(),
+        };
+        let (mut found, mut unreadable, mut read) = (Vec::with_capacity(loaded.len()), Vec::new(), Bodies::new());
+        for (name, loaded) in loaded {
+            match loaded {
+                Ok((stored, body)) => {
+                    read.extend(body.map(|body| (stored.id, body)));
+                    found.push(stored);
+                }
                 // Removed between listing and reading.
                 Err(Error::Storage(error)) if error.kind == StorageErrorKind::NotFound => {}
-                Err(error) => unreadable.push((listed.name, error)),
+                Err(error) => unreadable.push((name, error)),
             }
         }
         found.sort_by_key(|stored| (stored.snapshot.time, stored.id));
         unreadable.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok((found, unreadable))
+        Ok((found, unreadable, read))
     }
 
     fn load_by_name(&self, name: &str) -> Result<Stored> {
@@ -69,10 +109,14 @@ impl Repository {
 
     /// One snapshot.
     pub fn snapshot(&self, id: SnapshotId) -> Result<Stored> {
+        self.read_snapshot(id).map(|(stored, _)| stored)
+    }
+
+    fn read_snapshot(&self, id: SnapshotId) -> Result<(Stored, Vec<u8>)> {
         let place = Place::snapshot(id);
         let body = self.read_object(Kind::Snapshot, &place, RECORD_BYTES_MAX)?;
         let snapshot = Snapshot::decode(&body).map_err(|error| error.of(&place))?;
-        Ok(Stored { id, snapshot })
+        Ok((Stored { id, snapshot }, body))
     }
 
     /// A snapshot's own body with some of it replaced, for a copy. What this version does not know stays.
@@ -137,7 +181,7 @@ impl Repository {
             Some(number) => number.parse().map_err(|_| wrong())?,
             None => return Err(wrong()),
         };
-        let (found, unreadable) = self.snapshots()?;
+        let (found, unreadable) = self.snapshots_at_hand()?;
         let mut fitting: Vec<Stored> = found.into_iter().filter(|stored| filter.accepts(&stored.snapshot)).collect();
         let count = fitting.len();
         if back < count {
@@ -157,8 +201,8 @@ impl Repository {
         if !hex {
             return Err(Error::Usage(format!("{prefix} is not a snapshot; write latest, or the first digits of an id")));
         }
-        let listed = self.backend.list(Area::Snapshots)?;
-        let fitting: Vec<&str> = listed.iter().map(|listed| listed.name.as_str()).filter(|name| name.starts_with(prefix)).collect();
+        let listed = self.backend.list_names(Area::Snapshots)?;
+        let fitting: Vec<&str> = listed.iter().map(String::as_str).filter(|name| name.starts_with(prefix)).collect();
         match fitting[..] {
             [name] => self.load_by_name(name),
             [] => Err(Error::NotFound(format!("No snapshot has an id that begins with {prefix}"))),

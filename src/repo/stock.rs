@@ -76,11 +76,12 @@ impl Stock {
 
     /// The frame that holds a chunk, its pack, and the chunk's place in it. The index only says where to look.
     pub fn chunk(&self, id: &ChunkId) -> Option<(ObjectName, Arc<FrameRecord>, u32)> {
-        let location = self.locator.chunk(id)?;
-        let (pack, record) = self.frame(&location.frame)?;
-        let ordinal = location.ordinal as usize;
-        let right = record.has(ordinal) && record.table.ids().get(ordinal) == Some(id);
-        right.then_some((pack, record, location.ordinal))
+        self.locator.chunk(id).into_iter().find_map(|location| {
+            let (pack, record) = self.frame(&location.frame)?;
+            let ordinal = location.ordinal as usize;
+            let right = record.has(ordinal) && record.table.ids().get(ordinal) == Some(id);
+            right.then_some((pack, record, location.ordinal))
+        })
     }
 
     /// Whether all chunks of a recipe, and of the recipe itself if it is long, are there; if so they are noted as relied on.

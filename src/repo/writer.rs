@@ -88,8 +88,7 @@ impl Writer {
     /// Reads the condemned lists, then the index, and starts the threads.
     pub fn start(repository: &Repository, options: WriterOptions) -> Result<Self> {
         let condemned = repository.condemned_packs()?;
-        let locator = repository.locator()?.clone();
-        locator.refresh(Scope::Chunks)?;
+        let locator = repository.locator_up_to(Scope::Chunks)?.clone();
         let reader = repository.reader()?.clone();
         let presence = Presence::new(locator.list(Area::Packs)?, &condemned);
         let stock = Arc::new(Stock::new(locator.clone(), reader.clone(), presence));

@@ -3,9 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
-use snap_backup::backend::{Area, Memory};
-use snap_backup::limits::INDEX_LANES;
+use snap_backup::backend::{Area, Counting, Memory, Place};
+use snap_backup::limits::{INDEX_LANES, SNAPSHOTS_READ_AGAIN};
+use snap_backup::ops::backup::BackupOptions;
+use snap_backup::repo::Stored;
 
 use crate::support::*;
 
@@ -40,6 +43,20 @@ impl Scene {
         let mut files: Vec<_> = fs::read_dir(home).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
         files
+    }
+
+    /// Where the rows of chunks are.
+    fn run(&self) -> PathBuf {
+        self.lanes().into_iter().find(|path| path.to_str().unwrap().ends_with(".run")).expect("a run was written")
+    }
+
+    fn state(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        self.lanes().into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+    }
+
+    fn put_back(&self, state: &[(PathBuf, Vec<u8>)]) {
+        self.lanes().iter().for_each(|path| fs::remove_file(path).unwrap());
+        state.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
     }
 
     /// Everything works, and nothing was believed that is not so.
@@ -95,28 +112,50 @@ fn an_index_that_is_damaged_is_made_anew() {
 }
 
 #[test]
+fn rows_of_chunks_that_are_damaged_are_made_anew() {
+    let check = |case: &str, damage: &dyn Fn(&Path, Vec<u8>)| {
+        let scene = Scene::new(3);
+        damage(&scene.run(), fs::read(scene.run()).unwrap());
+        // Without an older version to go by, only the index knows that nothing is new.
+        let options = BackupOptions { name: Some("other".into()), ..options() };
+        let cost = save(&scene.bench.open(), &scene.old, &options).unwrap().cost;
+        assert_eq!(cost.data_bytes, 0, "{case}: {cost:?}");
+        assert!(scene.bench.dump("latest").unwrap() == scene.old, "{case}");
+        scene.judge(case);
+    };
+    check("deleted", &|file, _| fs::remove_file(file).unwrap());
+    check("empty", &|file, _| fs::write(file, b"").unwrap());
+    check("zeros", &|file, bytes| fs::write(file, vec![0; bytes.len()]).unwrap());
+    check("noise", &|file, bytes| fs::write(file, noise(1, bytes.len())).unwrap());
+    check("cut short", &|file, bytes| fs::write(file, &bytes[..bytes.len() / 2]).unwrap());
+    check("no filter", &|file, mut bytes| {
+        bytes[..64].fill(0);
+        fs::write(file, bytes).unwrap();
+    });
+}
+
+#[test]
 fn an_index_with_a_flipped_bit_in_any_page_does_no_harm() {
     let seed = seed("an_index_with_a_flipped_bit_in_any_page_does_no_harm");
     let mut random = Rng::new(seed);
     let scene = Scene::new(4);
-    let (state, sound) = (scene.memory.snapshot(), fs::read(scene.index()).unwrap());
-    let pages = sound.chunks(4096).enumerate().filter(|(_, page)| page.iter().any(|byte| *byte != 0));
-    let mut trials: Vec<usize> = Vec::new();
-    for (number, page) in pages {
-        // Where there is something, not in the empty middle of a page.
-        let used: Vec<usize> = (0..page.len()).filter(|at| page[*at] != 0).collect();
-        for _ in 0..3 {
-            trials.push(number * 4096 + used[random.below(used.len() as u64) as usize]);
+    let (state, sound) = (scene.memory.snapshot(), scene.state());
+    let mut trials: Vec<(usize, usize)> = Vec::new();
+    for (file, (_, bytes)) in sound.iter().enumerate() {
+        let pages = bytes.chunks(4096).enumerate().filter(|(_, page)| page.iter().any(|byte| *byte != 0));
+        for (number, page) in pages {
+            // Where there is something, not in the empty middle of a page.
+            let used: Vec<usize> = (0..page.len()).filter(|at| page[*at] != 0).collect();
+            for _ in 0..3 {
+                trials.push((file, number * 4096 + used[random.below(used.len() as u64) as usize]));
+            }
         }
     }
-    println!("{} flips in {} bytes", trials.len(), sound.len());
-    for at in trials {
-        let mut bytes = sound.clone();
-        bytes[at] ^= 1 << random.below(8);
-        for lane in scene.lanes() {
-            fs::remove_file(lane).unwrap();
-        }
-        fs::write(scene.folder.path().join(scene.bench.open().id().hex()).join("index-0.redb"), &bytes).unwrap();
+    println!("{} flips in {} files", trials.len(), sound.len());
+    for (file, at) in trials {
+        let mut files = sound.clone();
+        files[file].1[at] ^= 1 << random.below(8);
+        scene.put_back(&files);
         scene.memory.restore(state.clone());
         let read = scene.bench.dump("latest").unwrap_or_else(|error| panic!("flip at {at}: {error}"));
         assert!(read == scene.old, "flip at {at}");
@@ -139,6 +178,11 @@ fn an_index_of_another_time_or_place_does_no_harm() {
     let newer = fs::read(scene.index()).unwrap();
     fs::write(scene.index(), &older).unwrap();
     scene.judge("older");
+    let scene = Scene::new(3);
+    let older = scene.state();
+    scene.bench.save(&scene.new);
+    scene.put_back(&older);
+    scene.judge("older as a whole");
     // The store went back to before the last backup, the index did not.
     let scene = Scene::new(3);
     let state = scene.memory.snapshot();
@@ -178,6 +222,58 @@ fn a_segment_deleted_behind_our_back_does_no_harm() {
         scene.memory.remove(segment);
     }
     scene.judge("segment deleted");
+}
+
+/// What a host remembers of snapshots spares reading them; which there are, the store says.
+#[test]
+fn snapshots_are_remembered_but_never_made_up() {
+    let scene = Scene::new(8);
+    for number in 0..SNAPSHOTS_READ_AGAIN as u64 + 4 {
+        let options = BackupOptions { tags: vec![format!("secret-{number}")], ..options() };
+        save(&scene.bench.open(), &scene.old[number as usize..], &options).unwrap();
+    }
+    let reads = || {
+        let store = Arc::new(Counting::new(scene.memory.clone()));
+        let repository = scene.bench.try_open_on(store.clone()).unwrap();
+        let before = store.calls().gets;
+        let at_hand = repository.snapshots_at_hand().unwrap();
+        let gets = store.calls().gets - before;
+        let truth = repository.snapshots().unwrap();
+        let plain = |found: &[Stored]| found.iter().map(|stored| (stored.id, stored.snapshot.clone())).collect::<Vec<_>>();
+        assert!(plain(&at_hand.0) == plain(&truth.0));
+        assert_eq!(at_hand.1.len(), truth.1.len());
+        gets
+    };
+    let count = scene.bench.open().snapshots().unwrap().0.len() as u64;
+    reads();
+    assert!(reads() <= SNAPSHOTS_READ_AGAIN as u64);
+    let file = scene.lanes().into_iter().find(|path| path.ends_with("snapshots")).expect("they are remembered");
+    let bytes = fs::read(&file).unwrap();
+    assert!(!bytes.windows(6).any(|part| part == b"secret" || part == b"db.sql"), "the file is sealed");
+
+    // One is gone, one is new.
+    let first = scene.bench.open().snapshots().unwrap().0[0].id;
+    scene.memory.remove(&Place::snapshot(first));
+    scene.bench.save(&scene.new);
+    assert!(reads() <= SNAPSHOTS_READ_AGAIN as u64);
+
+    // Whatever is in the file, what is not believed is read.
+    for at in (0..bytes.len()).step_by(bytes.len() / 20) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1;
+        for damaged in [&flipped[..], &bytes[..at]] {
+            fs::write(&file, damaged).unwrap();
+            assert_eq!(reads(), count, "at {at}");
+            assert!(reads() <= SNAPSHOTS_READ_AGAIN as u64, "at {at}");
+        }
+    }
+    // A damaged snapshot is found out by whoever asks the store.
+    let remembered = scene.bench.open().snapshots().unwrap().0[3].id;
+    scene.memory.insert(Place::snapshot(remembered), b"damaged".to_vec());
+    let repository = scene.bench.open();
+    assert_eq!(repository.snapshots().unwrap().1.len(), 1);
+    assert_eq!(repository.snapshots_at_hand().unwrap().1.len(), 0);
+    assert!(scene.bench.dump("latest").unwrap() == scene.new);
 }
 
 #[test]

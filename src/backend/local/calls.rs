@@ -145,6 +145,30 @@ pub fn entries(path: &Path) -> Result<Vec<Entry>> {
     })
 }
 
+/// The names of the regular files in a folder, of those that are wanted.
+pub fn list_names(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    retry_on_intr(|| {
+        let mut folder = Dir::new(open_folder(path)?)?;
+        let mut names = Vec::new();
+        while let Some(entry) = folder.read() {
+            let entry = entry?;
+            let Some(name) = entry.file_name().to_str().ok().filter(|name| wanted(name)) else { continue };
+            let mut kind = entry.file_type();
+            if kind == FileType::Unknown {
+                kind = match retry_on_intr(|| fs::statat(folder.fd()?, name, AtFlags::SYMLINK_NOFOLLOW)) {
+                    // Deleted since.
+                    Err(Errno::NOENT) => continue,
+                    other => FileType::from_raw_mode(other?.st_mode),
+                };
+            }
+            if kind == FileType::RegularFile {
+                names.push(name.into());
+            }
+        }
+        Ok(names)
+    })
+}
+
 /// The regular files in a folder whose names are wanted.
 pub fn list_files(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<Listed>> {
     retry_on_intr(|| {

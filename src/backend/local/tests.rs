@@ -73,6 +73,7 @@ fn foreign_files_are_left_out_of_listings_and_left_alone() {
     symlink("/etc/hostname", at(&format!("packs/ef/{}", pack(0xef).name))).unwrap();
     for area in Area::ALL {
         assert_eq!(store.list(area).unwrap(), [], "{area:?}");
+        assert!(store.list_names(area).unwrap().is_empty(), "{area:?}");
     }
     store.put(&pack(0xab), b"ours").unwrap();
     assert_eq!(store.list(Area::Packs).unwrap().len(), 1);
@@ -111,6 +112,7 @@ fn a_missing_folder_is_damage_and_not_an_empty_list() {
     for area in [Area::Packs, Area::Snapshots] {
         let error = store.list(area).unwrap_err();
         assert_eq!((error.kind, error.to_string().contains(area.folder())), (StorageErrorKind::NotFound, true), "{error}");
+        assert_eq!(store.list_names(area).unwrap_err().kind, StorageErrorKind::NotFound);
     }
 }
 
