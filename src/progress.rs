@@ -33,6 +33,10 @@ pub enum Stage {
     Planning,
     /// Writing files.
     Restoring,
+    /// Moving what is needed out of packs that are to go.
+    Rewriting,
+    /// Deleting what nobody needs.
+    Deleting,
     /// Checking objects against each other.
     CheckingStructure,
     /// Reading stored data.

@@ -257,6 +257,8 @@ fn name(stage: Stage) -> &'static str {
         Stage::BackingUp => "backing up",
         Stage::Planning => "planning",
         Stage::Restoring => "restoring",
+        Stage::Rewriting => "rewriting",
+        Stage::Deleting => "deleting",
         Stage::CheckingStructure => "checking structure",
         Stage::CheckingData => "checking data",
     }

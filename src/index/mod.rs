@@ -1,14 +1,15 @@
 //! This host's index: a redb file merged from the repository's index segments, to find frames and chunks quickly.
 //!
-//! It is a cache and only ever a hint. It may be deleted at any time; anything odd about it (another repository, another layout,
-//! a segment that is no longer in the store, any error or panic of the database) makes it start over empty. What it says of a chunk
-//! is verified against a sealed pack footer before a backup relies on it, and it never decides a deletion.
+//! It is a cache and only ever a hint. It may be deleted at any time; anything odd about it (another repository, another layout, any
+//! error or panic of the database) makes it start over empty. What it says of a chunk is verified against a sealed pack footer before
+//! a backup relies on it, and it never decides a deletion.
 //!
 //! redb locks its file for one process. So there are lanes: each process takes the first file nobody holds and brings it up to date;
 //! with no folder or no free lane the index is built in memory.
 
 mod tables;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::format::envelope::Kind;
@@ -19,7 +20,7 @@ use crate::limits::*;
 use tables::Tables;
 
 /// The database failed or is not what it should be: drop it and start over.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Default, thiserror::Error)]
 #[error("Cannot use the index of this host: {0}")]
 pub struct IndexError(String);
 
@@ -94,6 +95,11 @@ impl Index {
     /// Merges a pack that no readable segment lists.
     pub fn merge_pack(&self, pack: PackRecord) -> Result<()> {
         self.tables.merge_unnamed(&pack)
+    }
+
+    /// Forgets segments and packs that are no longer in the store.
+    pub fn remove(&self, segments: &[ObjectName], packs: &HashSet<ObjectName>) -> Result<()> {
+        self.tables.remove(segments, packs)
     }
 
     /// Every place where a frame is said to be.

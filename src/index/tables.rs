@@ -3,10 +3,13 @@
 //! `frames` is keyed by frame id and pack number, because a frame may lie in several packs. Frames have short numbers so that a row of
 //! `chunks`, of which there are tens of millions, is 22 bytes.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError, TableDefinition, WriteTransaction,
+};
 
 use super::{ChunkLocation, FrameLocation, IndexError, IndexedPack, Result, Scope};
 use crate::format::codec::{Reader, Write};
@@ -17,13 +20,16 @@ use crate::id::{ChunkId, FrameId, ObjectName, RepositoryId};
 use crate::limits::*;
 
 /// Changes with every change of the tables.
-const LAYOUT: &[u8] = b"snap index 1";
+const LAYOUT: &[u8] = b"snap index 2";
+
+/// Numbers of frames that are gone which are not worth making the index anew.
+const DEAD_FRAMES_MAX: u64 = 64 << 10;
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// Segment name -> scope.
 const SEGMENTS: TableDefinition<[u8; 32], u8> = TableDefinition::new("segments");
-/// Pack number -> name, size, kind.
-const PACKS: TableDefinition<u32, [u8; 41]> = TableDefinition::new("packs");
+/// Pack number -> name, size, kind, scope.
+const PACKS: TableDefinition<u32, [u8; 42]> = TableDefinition::new("packs");
 const PACK_NUMBERS: TableDefinition<[u8; 32], u32> = TableDefinition::new("pack numbers");
 /// Frame id, pack number -> offset, stored length, plain length, codec, flags, frame number.
 const FRAMES: TableDefinition<[u8; 36], [u8; 18]> = TableDefinition::new("frames");
@@ -146,6 +152,41 @@ impl Tables {
         })
     }
 
+    /// Forgets segments and packs that are no longer in the store. What is left of their chunks does no harm; when that is most of the
+    /// table, it is an error, so that the index is made anew.
+    pub fn remove(&self, segments: &[ObjectName], packs: &HashSet<ObjectName>) -> Result<()> {
+        guard(|| {
+            let transaction = self.database().begin_write()?;
+            let left = {
+                let mut names = transaction.open_table(SEGMENTS)?;
+                for segment in segments {
+                    names.remove(segment.0)?;
+                }
+                let mut rows = transaction.open_table(PACKS)?;
+                let mut numbers = transaction.open_table(PACK_NUMBERS)?;
+                let mut removed = HashSet::new();
+                for pack in packs {
+                    let number = numbers.remove(pack.0)?.map(|value| value.value());
+                    if let Some(number) = number {
+                        rows.remove(number)?;
+                        removed.insert(number);
+                    }
+                }
+                let mut frames = transaction.open_table(FRAMES)?;
+                if !removed.is_empty() {
+                    frames.retain(|key, _| !removed.contains(&pack_of(&key)))?;
+                }
+                (frames.len()?, transaction.open_table(FRAME_IDS)?.len()?)
+            };
+            transaction.commit()?;
+            Ok(left)
+        })
+        .and_then(|(frames, numbers)| match numbers > 2 * frames + DEAD_FRAMES_MAX {
+            true => Err(IndexError("most of it is gone from the store".into())),
+            false => Ok(()),
+        })
+    }
+
     pub fn frame(&self, id: &FrameId) -> Result<Vec<FrameLocation>> {
         guard(|| {
             let transaction = self.database().begin_read()?;
@@ -153,8 +194,7 @@ impl Tables {
             let mut found = Vec::new();
             for row in frames.range(frame_key(id, 0)..=frame_key(id, u32::MAX))? {
                 let (key, value) = row?;
-                let pack = u32::from_be_bytes(key.value()[32..].try_into().expect("four bytes"));
-                found.extend(decode_location(id, pack, &value.value()));
+                found.extend(decode_location(id, pack_of(&key.value()), &value.value()));
             }
             Ok(found)
         })
@@ -229,10 +269,15 @@ fn merge_pack(
         None => {
             let number = packs.last()?.map_or(0, |(last, _)| last.value() + 1);
             numbers.insert(pack.name.0, number)?;
-            packs.insert(number, encode_pack(pack))?;
             number
         }
     };
+    // Every segment that lists a pack says the same of it.
+    let done = packs.get(number)?.map_or(0, |row| row.value()[41]);
+    if done >= scope as u8 {
+        return Ok(());
+    }
+    packs.insert(number, encode_pack(pack, scope))?;
     let mut frames = transaction.open_table(FRAMES)?;
     let mut ids = transaction.open_table(FRAME_IDS)?;
     for frame in &pack.frames {
@@ -271,6 +316,10 @@ fn insert_chunks(transaction: &WriteTransaction, mut chunks: Vec<ChunkRow>) -> s
     Ok(())
 }
 
+fn pack_of(key: &[u8; 36]) -> u32 {
+    u32::from_be_bytes(key[32..].try_into().expect("four bytes"))
+}
+
 fn frame_key(id: &FrameId, pack: u32) -> [u8; 36] {
     let mut key = [0; 36];
     key[..32].copy_from_slice(&id.0);
@@ -300,12 +349,13 @@ fn decode_location(id: &FrameId, pack: u32, row: &[u8]) -> Option<FrameLocation>
     Some(FrameLocation { pack, offset, stored_len, info: SealInfo { id: *id, codec, flags, plain_len } })
 }
 
-fn encode_pack(pack: &PackRecord) -> [u8; 41] {
-    let mut row = Vec::with_capacity(41);
+fn encode_pack(pack: &PackRecord, scope: Scope) -> [u8; 42] {
+    let mut row = Vec::with_capacity(42);
     row.put_bytes(&pack.name.0);
     row.put_u64(pack.size);
     row.put_u8(pack.kind as u8);
-    row.try_into().expect("41 bytes")
+    row.put_u8(scope as u8);
+    row.try_into().expect("42 bytes")
 }
 
 fn decode_pack(number: u32, row: &[u8]) -> Option<IndexedPack> {

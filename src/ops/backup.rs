@@ -158,7 +158,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         return Err(Error::Interrupted);
     }
     let id = repository.save_snapshot(&snapshot)?;
-    if let Err(error) = reliance.verify(repository) {
+    if let Err(error) = reliance.verify(repository, &snapshot) {
         repository.withdraw_snapshot(id)?;
         return Err(error);
     }

@@ -6,5 +6,6 @@ pub mod backup;
 pub mod browse;
 pub mod check;
 pub mod dump;
+pub mod prune;
 pub mod restore;
 pub mod stats;

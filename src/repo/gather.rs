@@ -13,7 +13,7 @@ use crossbeam_channel::Sender;
 use crate::crypto::Keys;
 use crate::error::{Error, Result};
 use crate::format::envelope::Kind;
-use crate::format::frame::{Base, BaseRun, ChunkTable};
+use crate::format::frame::{Base, BaseRun, ChunkTable, Present};
 use crate::id::{ChunkId, FrameId};
 use crate::limits::*;
 
@@ -49,6 +49,8 @@ pub struct FrameJob {
     pub kind: Kind,
     pub id: FrameId,
     pub table: ChunkTable,
+    /// Which chunks `plain` has; all without.
+    pub present: Option<Present>,
     pub plain: Vec<u8>,
     /// Old chunks in whose place the new ones stand; may be empty.
     pub base: Base,
@@ -165,7 +167,7 @@ impl Gather {
         let Some(open) = self.open.take() else { return Ok(()) };
         let id = self.keys.frame_id(&open.table);
         open.slot.set(id).expect("a frame is closed once");
-        let job = FrameJob { kind: self.kind, id, table: open.table, plain: open.plain, base: open.base };
+        let job = FrameJob { kind: self.kind, id, table: open.table, present: None, plain: open.plain, base: open.base };
         // The reason is kept by whoever hung up.
         self.jobs.send(job).map_err(|_| Error::Interrupted)
     }

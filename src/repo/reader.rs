@@ -10,13 +10,12 @@ use std::sync::{Arc, Mutex, TryLockError};
 use lru::LruCache;
 use rayon::prelude::*;
 
-use super::locate::Locator;
+use super::locate::{Locator, is_not_found};
 use crate::backend::Place;
 use crate::compression::Decompressor;
 use crate::crypto::SealKey;
 use crate::error::{Error, Result};
-use crate::format::codec::Reader as Fields;
-use crate::format::envelope::{HEADER_BYTES, Header, Kind};
+use crate::format::envelope::Kind;
 use crate::format::frame::{Base, ChunkTable, FrameRecord};
 use crate::format::recipe::Run;
 use crate::id::{FrameId, ObjectName};
@@ -168,13 +167,18 @@ impl Reader {
         self.read_places(id, Copies::All).or_else(|trouble| self.salvage(id, trouble, Copies::All))
     }
 
-    /// Tries every place where the index says a frame is; if that fails, also those that no segment lists.
+    /// Tries every place where the index says a frame is; if that fails, also those of segments that came since, and those that no
+    /// segment lists.
     fn read_places(&self, id: &FrameId, copies: Copies) -> Result<Frame> {
         let mut trouble = Error::damaged(format!("frame {id}"), "no index segment lists it");
         let mut tried = HashSet::new();
-        for attempt in 0..2 {
-            if attempt > 0 {
-                self.locator.adopt_unlisted();
+        let mut gone = Vec::new();
+        for attempt in 0..3 {
+            match attempt {
+                1 if gone.is_empty() => continue,
+                1 => self.locator.catch_up(&gone),
+                2 => self.locator.adopt_unlisted(),
+                _ => {}
             }
             for (pack, location) in self.locator.places(id) {
                 if copies == Copies::Plain && location.info.is_delta() || !tried.insert(pack.name) {
@@ -183,7 +187,10 @@ impl Reader {
                 match self.read_listed(&pack, id) {
                     Ok(frame) if copies == Copies::Plain && frame.delta => {}
                     Ok(frame) => return Ok(frame),
-                    Err(error) => trouble = error,
+                    Err(error) => {
+                        gone.extend(is_not_found(&error).then_some(pack.name));
+                        trouble = error;
+                    }
                 }
             }
             if !trouble.is_damage() {
@@ -220,10 +227,7 @@ impl Reader {
         if let Some(key) = self.pack_keys.lock().expect("no panic holds it").get(&name) {
             return Ok(key.clone());
         }
-        let place = Place::pack(name);
-        let mut head = [0; HEADER_BYTES];
-        self.locator.backend().read_at(&place, 0, &mut head)?;
-        let header = Header::decode(&mut Fields::new(&head)).map_err(|error| error.of(&place))?;
+        let header = self.locator.pack_header(name)?;
         let key = Arc::new((header.kind, self.locator.keys().seal_key(header.kind, &header.salt)));
         self.pack_keys.lock().expect("no panic holds it").put(name, key.clone());
         Ok(key)
@@ -232,6 +236,25 @@ impl Reader {
     /// Opens a frame's box, decompresses it and verifies table and chunks. A base is never read from a delta copy.
     /// Where a base has no good plain copy, its chunks are looked for elsewhere.
     pub fn decode(&self, key: &(Kind, SealKey), record: &FrameRecord, sealed: &[u8]) -> Result<Frame> {
+        self.open_box(key, record, sealed, Bases::Any).map(|(frame, _)| frame)
+    }
+
+    /// A frame as it lies in a pack, with what is in its box. For moving it: its base must be good, and nothing is looked for elsewhere.
+    pub(super) fn read_exact(&self, pack: ObjectName, record: &FrameRecord) -> Result<(Kind, Frame, Vec<u8>)> {
+        let place = Place::pack(pack);
+        let key = self.pack_key(pack)?;
+        let mut sealed = vec![0; record.stored_len as usize];
+        self.locator.backend().read_at(&place, record.offset, &mut sealed)?;
+        let opened = self.open_box(&key, record, &sealed, Bases::Good).or_else(|_| {
+            self.locator.backend().forget_cached(&place);
+            self.locator.backend().read_at(&place, record.offset, &mut sealed)?;
+            self.open_box(&key, record, &sealed, Bases::Good)
+        });
+        opened.map(|(frame, payload)| (key.0, frame, payload))
+    }
+
+    /// The decoded frame, and its bytes as the codec left them.
+    fn open_box(&self, key: &(Kind, SealKey), record: &FrameRecord, sealed: &[u8], bases: Bases) -> Result<(Frame, Vec<u8>)> {
         let damaged = |why: &str| Error::damaged(format!("frame {}", record.id), why);
         let (kind, key) = key;
         let compressed = key.open(&record.seal_info().associated_data(&self.locator.repository(), *kind), sealed);
@@ -239,13 +262,13 @@ impl Reader {
         if self.locator.keys().frame_id(&record.table) != record.id {
             return Err(damaged("its chunk table does not fit its id"));
         }
-        let prefix = record.base.as_ref().map(|base| self.prefix(base, Bases::Any)).transpose()?;
+        let prefix = record.base.as_ref().map(|base| self.prefix(base, bases)).transpose()?;
         let bytes = Decompressor::default()
             .decompress(record.codec, prefix.as_deref(), &compressed, record.present_len())
             .map_err(|error| damaged(&error.to_string()))?;
         let frame = Frame::new(record, bytes);
         self.verify(&frame, *kind).map_err(damaged)?;
-        Ok(frame)
+        Ok((frame, compressed))
     }
 
     fn verify(&self, frame: &Frame, kind: Kind) -> std::result::Result<(), &'static str> {

@@ -46,11 +46,11 @@ impl FrameSealer {
 
     /// Compresses, verifies and seals one frame, and hands it to its pack.
     pub fn work(&mut self, job: FrameJob) -> Result<()> {
-        let FrameJob { kind, id, table, plain, base } = job;
+        let FrameJob { kind, id, table, present, plain, base } = job;
         let broken = |_| Error::ReadBack(format!("frame {id}"));
         let Choice { codec, base } = self.choose(&plain, base).map_err(broken)?;
         let (base, prefix) = base.unzip();
-        let mut record = FrameRecord { id, offset: 0, stored_len: 0, codec, table, present: None, base };
+        let mut record = FrameRecord { id, offset: 0, stored_len: 0, codec, table, present, base };
         let stored = match (codec, &prefix) {
             (Codec::Stored, _) => &plain,
             (Codec::Zstd, None) => &self.compressed,

@@ -15,22 +15,23 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Repository;
+use super::catalog::CatalogReader;
 use super::gather::{FrameJob, Gather};
 use super::locate::Presence;
 use super::packer::{ClosedPack, Packer, UploadTotals, Uploader};
+use super::records::{Records, Rigour};
 use super::sealers::{FrameSealer, SealerTotals};
 use super::stock::Stock;
 use crate::backend::{Area, Place};
 use crate::chunking::Cutter;
 use crate::compression::Level;
 use crate::crypto::Keys;
-use crate::error::{Error, Result, StorageErrorKind};
-use crate::format::FormatError;
+use crate::error::{Error, Result};
+use crate::format::entry::{Entry, Node};
 use crate::format::envelope::Kind;
-use crate::format::record::Record;
+use crate::format::snapshot::Snapshot;
 use crate::id::{ChunkId, ObjectName};
 use crate::index::Scope;
-use crate::limits::*;
 
 /// How a run writes.
 #[derive(Clone, Copy, Debug)]
@@ -89,11 +90,20 @@ pub struct Writer {
 impl Writer {
     /// Reads the condemned lists, then the index, and starts the threads.
     pub fn start(repository: &Repository, options: WriterOptions) -> Result<Self> {
-        let condemned = condemned_packs(repository)?;
-        let locator = repository.locator()?.clone();
+        let condemned = Records::read(repository, Rigour::Lenient)?.condemned();
+        let locator = repository.locator()?;
         locator.refresh(Scope::Chunks)?;
+        Self::with(repository, options, Presence::new(locator.list(Area::Packs)?, &condemned))
+    }
+
+    /// For moving frames: knows nothing of what is stored already.
+    pub(super) fn for_moving(repository: &Repository, options: WriterOptions) -> Result<Self> {
+        Self::with(repository, options, Presence::new([], &HashSet::new()))
+    }
+
+    fn with(repository: &Repository, options: WriterOptions, presence: Presence) -> Result<Self> {
+        let locator = repository.locator()?.clone();
         let reader = repository.reader()?.clone();
-        let presence = Presence::new(locator.list(Area::Packs)?, &condemned);
         let stock = Arc::new(Stock::new(locator.clone(), reader.clone(), presence));
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, |count| count.get()),
@@ -151,6 +161,16 @@ impl Writer {
 
     pub(super) fn gather(&mut self, kind: Kind) -> &mut Gather {
         if kind == Kind::CatalogPack { &mut self.catalog } else { &mut self.data }
+    }
+
+    pub(super) fn packer(&self) -> &Packer {
+        &self.packer
+    }
+
+    /// Hands a frame to the sealers as it is.
+    pub(super) fn seal(&self, job: FrameJob) -> Result<()> {
+        // The reason is kept by whoever hung up.
+        self.jobs.as_ref().ok_or(Error::Interrupted)?.send(job).map_err(|_| Error::Interrupted)
     }
 
     /// What is stored already.
@@ -264,44 +284,47 @@ pub struct Reliance {
 }
 
 impl Reliance {
-    /// After the snapshot is listed: fails if a collector has meanwhile condemned or removed what the snapshot relies on.
-    pub fn verify(&self, repository: &Repository) -> Result<()> {
-        let condemned = condemned_packs(repository)?;
-        let listed: HashSet<ObjectName> = repository.locator()?.list(Area::Packs)?.into_iter().map(|(name, _)| name).collect();
-        let gone = |pack: &&ObjectName| condemned.contains(*pack) || !listed.contains(*pack) && !is_there(repository, **pack);
-        match self.packs.iter().find(gone) {
-            None => Ok(()),
-            Some(pack) => Err(Error::Conflict(format!("Pack {pack} was removed while this backup used it; run the backup again"))),
+    pub(super) fn into_packs(self) -> HashSet<ObjectName> {
+        self.packs
+    }
+
+    /// After the snapshot is listed: fails if a collector has meanwhile doomed or removed what the snapshot relies on, and has not
+    /// put it elsewhere.
+    ///
+    /// Records are read first, and packs listed after: a collector deletes packs before it removes their record. Packs that are
+    /// condemned but not finally are safe, because the collector lists the snapshots after it says that it is final.
+    pub fn verify(&self, repository: &Repository, snapshot: &Snapshot) -> Result<()> {
+        let doomed = Records::read(repository, Rigour::Lenient)?.doomed();
+        let locator = repository.locator()?;
+        let listed = locator.list(Area::Packs)?;
+        let there: HashSet<ObjectName> = listed.iter().map(|(name, _)| *name).collect();
+        let gone = |pack: &&ObjectName| doomed.contains(*pack) || !there.contains(*pack) && !is_there(repository, **pack);
+        let Some(pack) = self.packs.iter().find(gone) else { return Ok(()) };
+        locator.refresh(Scope::Frames)?;
+        let stock = Stock::new(locator.clone(), repository.reader()?.clone(), Presence::new(listed, &doomed));
+        match covers(repository, &stock, snapshot) {
+            true => Ok(()),
+            false => Err(Error::Conflict(format!("Pack {pack} was removed while this backup used it; run the backup again"))),
         }
     }
 }
 
 /// Whether a pack can be read at all: a listing may lag behind.
 fn is_there(repository: &Repository, pack: ObjectName) -> bool {
-    repository.backend.read_at(&Place::pack(pack), 0, &mut [0]).is_ok()
+    let place = Place::pack(pack);
+    // Not through a file that was opened before somebody deleted it.
+    repository.backend.forget_cached(&place);
+    repository.backend.read_at(&place, 0, &mut [0]).is_ok()
 }
 
-/// The packs condemned by any collection.
-///
-/// A record that vanishes between listing and reading means that a collection is just ending: all is read again. A damaged record is
-/// passed over: collectors stop at one, so what it condemned is not deleted.
-fn condemned_packs(repository: &Repository) -> Result<HashSet<ObjectName>> {
-    'again: loop {
-        let mut condemned = HashSet::new();
-        for listed in repository.backend.list(Area::Records)? {
-            let Ok(name) = listed.name.parse() else { continue };
-            let place = Place::record(name);
-            match repository.read_object(Kind::Record, &place, RECORD_BYTES_MAX) {
-                Err(Error::Storage(error)) if error.kind == StorageErrorKind::NotFound => continue 'again,
-                Err(Error::Damaged { .. }) => {}
-                Err(error) => return Err(error),
-                Ok(body) => match Record::decode(&body) {
-                    Ok(Record::Condemned { packs, .. }) => condemned.extend(packs),
-                    Ok(Record::Epoch { .. } | Record::Forget { .. }) | Err(FormatError::Json(_)) => {}
-                    Err(error) => return Err(error.of(place)),
-                },
-            }
-        }
-        return Ok(condemned);
-    }
+/// Whether all that a snapshot refers to is in the stock.
+fn covers(repository: &Repository, stock: &Stock, snapshot: &Snapshot) -> bool {
+    let covers_entry = |entry: Result<Entry>| match entry {
+        Ok(Entry { node: Node::File { content: Some(content) }, .. }) => stock.covers(&content.recipe),
+        Ok(_) => true,
+        Err(_) => false,
+    };
+    stock.covers(&snapshot.catalog.0)
+        && stock.covers(&snapshot.path_table.0)
+        && CatalogReader::open(repository, snapshot).is_ok_and(|mut entries| entries.all(covers_entry))
 }

@@ -8,5 +8,6 @@ mod crash;
 mod damage;
 mod determinism;
 mod golden;
+mod prune;
 mod round_trip;
 mod tidy;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rayon::prelude::*;
 
-use super::structure::{Inventory, why};
+use super::structure::{Inventory, condemned, why};
 use super::{ReadData, Run};
 use crate::backend::{Backend, Place};
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use crate::id::{FrameId, ObjectName};
 use crate::index::IndexedPack;
 use crate::limits::*;
 use crate::progress::Stage;
-use crate::repo::{Contents, Repository};
+use crate::repo::{Contents, Repository, is_not_found};
 
 type Pack = (ObjectName, u64);
 
@@ -79,6 +79,8 @@ fn verify_all(run: &mut Run, packs: &Receiver<(Pack, Result<Vec<u8>>)>) -> Resul
                 run.report.bytes_read += stored.len() as u64;
                 verify_pack(run, name, &stored)?;
             }
+            // A collection removed it since.
+            Err(error) if is_not_found(&error) && condemned(run).contains(&name) => {}
             Err(error) => run.trouble(format!("pack {name}"), &error),
         }
         run.progress.bytes(size);

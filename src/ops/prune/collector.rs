@@ -1,0 +1,313 @@
+//! A collection under way: what it knows, looking again, condemning, and deleting.
+//!
+//! The argument, which FORMAT.md (21) has in full: packs are deleted only after a final record names them. Whoever publishes one, or
+//! finds one that another left, then looks again at records, snapshots and packs, and gives every frame that is still needed another
+//! place before a pack goes. A final record is never taken back, so it does not matter who deletes, how often, or how late.
+
+use std::collections::HashSet;
+
+use super::facts::{Facts, State};
+use super::plan::Condemned;
+use super::{PruneOptions, PruneReport};
+use crate::backend::{Area, Place};
+use crate::error::{Error, Result, StorageErrorKind};
+use crate::format::record::{self, Record};
+use crate::id::{ObjectName, SnapshotId};
+use crate::limits::*;
+use crate::progress::{Problem, Progress, Stage};
+use crate::repo::records::{Records, Rigour, publish, remove, reread};
+use crate::repo::{Marks, Repository};
+
+pub struct Collector<'a> {
+    pub repository: &'a Repository,
+    pub options: &'a PruneOptions,
+    pub progress: &'a dyn Progress,
+    pub records: Records,
+    pub marks: Marks,
+    pub facts: Facts,
+    /// Snapshots that are marked.
+    snapshots: HashSet<SnapshotId>,
+    /// Frames that were read well in this run: pack and frame.
+    pub verified: HashSet<(u32, u32)>,
+    pub report: PruneReport,
+}
+
+impl<'a> Collector<'a> {
+    /// Reads everything that decides. Whatever cannot be read, or is not known, is an error.
+    pub fn survey(repository: &'a Repository, options: &'a PruneOptions, progress: &'a dyn Progress) -> Result<Self> {
+        progress.stage(Stage::Planning, None, None);
+        let mut collector = Self {
+            repository,
+            options,
+            progress,
+            records: Records::read(repository, Rigour::Strict)?,
+            marks: Marks::default(),
+            facts: Facts::default(),
+            snapshots: HashSet::new(),
+            verified: HashSet::new(),
+            report: PruneReport::default(),
+        };
+        // Listed before the snapshots are: what comes later may be a backup's that has none yet.
+        let settled = repository.locator()?.list(Area::Packs)?.into_iter().map(|(name, _)| name).collect();
+        collector.mark_snapshots()?;
+        collector.require_known_snapshots()?;
+        collector.refresh()?;
+        collector.facts.settle(&settled);
+        collector.report.snapshots = collector.snapshots.len() as u64;
+        for (name, why) in &collector.facts.unreadable {
+            progress.problem(&Problem::new(format!("pack {name}"), format!("It is in no index segment and is left alone: {why}")));
+        }
+        Ok(collector)
+    }
+
+    /// A snapshot that was there at the end of the last collection and is not now must have been forgotten.
+    fn require_known_snapshots(&self) -> Result<()> {
+        let Some((_, last)) = self.records.epochs.iter().max_by_key(|(_, epoch)| epoch.epoch) else { return Ok(()) };
+        let missing = last.snapshots.iter().find(|id| !self.snapshots.contains(*id) && !self.records.forgotten.contains(*id));
+        match missing {
+            Some(id) if !self.options.missing_snapshots_ok => Err(Error::damaged(
+                format!("snapshot {id}"),
+                "it was there at the last prune, is gone, and was not forgotten; nothing is deleted. Bring it back from a copy of the \
+                 repository, or say --allow-missing-snapshots if it was removed on purpose",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Marks what the snapshots need that are not marked yet. Says whether there were any.
+    fn mark_snapshots(&mut self) -> Result<bool> {
+        let (found, unreadable) = self.repository.snapshots()?;
+        if let Some((_, error)) = unreadable.into_iter().next() {
+            return Err(error);
+        }
+        let mut any = false;
+        for stored in found {
+            if self.snapshots.insert(stored.id) {
+                let progress = self.progress;
+                self.marks.add_snapshot(self.repository, &stored.snapshot, &|| stop_if(progress))?;
+                any = true;
+            }
+        }
+        Ok(any)
+    }
+
+    pub fn refresh(&mut self) -> Result<()> {
+        let progress = self.progress;
+        self.facts.refresh(self.repository, &mut self.marks, &|| stop_if(progress))
+    }
+
+    /// Reads records, snapshots and packs again.
+    fn look(&mut self) -> Result<()> {
+        self.records = Records::read(self.repository, Rigour::Strict)?;
+        self.mark_snapshots()?;
+        self.refresh()
+    }
+
+    pub fn stop_if_interrupted(&self) -> Result<()> {
+        stop_if(self.progress)
+    }
+
+    /// Which of the packs that are there are condemned.
+    pub fn condemned(&self) -> Condemned {
+        let numbers = |is_final: bool| {
+            let records = self.records.condemned.iter().filter(move |(_, record)| record.is_final == is_final);
+            records.flat_map(|(_, record)| &record.packs).filter_map(|name| self.facts.number(name))
+        };
+        Condemned { doomed: numbers(true).collect(), announced: numbers(false).collect() }
+    }
+
+    /// The announced records whose grace is over. Their time only says how long the others had: nothing is safe because of it.
+    pub fn due(&self) -> Vec<(ObjectName, record::Condemned)> {
+        let now = self.repository.world().now();
+        // A time far ahead is a clock that was wrong, and must not make us wait for it.
+        let is_due = |record: &record::Condemned| now.duration_since(record.time).unsigned_abs() >= self.options.grace;
+        self.records.condemned.iter().filter(|(_, record)| !record.is_final && is_due(record)).cloned().collect()
+    }
+
+    /// Of the packs whose grace is over, those to be doomed: nobody has come to need them, and nobody is still writing their like. The
+    /// latter are the second list.
+    pub fn ripe(&self, due: &[(ObjectName, record::Condemned)]) -> Result<(Vec<u32>, Vec<u32>)> {
+        let mut ripe: HashSet<u32> = due.iter().flat_map(|(_, record)| &record.packs).filter_map(|name| self.facts.number(name)).collect();
+        ripe.retain(|&pack| self.facts.pack(pack).state != State::Gone);
+        let mut barred = self.condemned();
+        barred.announced.extend(&ripe);
+        for need in self.needs(&ripe, &barred).into_iter().filter(|need| need.survivors.is_empty()) {
+            ripe.retain(|pack| !need.holders.contains(pack));
+        }
+        let busy = if self.options.exclusive { HashSet::new() } else { self.still_written(&ripe, due)? };
+        let (mut busy, mut ripe): (Vec<u32>, Vec<u32>) = ripe.into_iter().partition(|pack| busy.contains(pack));
+        ripe.sort_unstable();
+        busy.sort_unstable();
+        Ok((ripe, busy))
+    }
+
+    /// Packs whose writer has stored more, which nothing needs yet either, since they were condemned: a long backup is under way. All
+    /// that a process writes has one salt for each kind of pack.
+    fn still_written(&self, ripe: &HashSet<u32>, due: &[(ObjectName, record::Condemned)]) -> Result<HashSet<u32>> {
+        let known: HashSet<ObjectName> = due.iter().flat_map(|(_, record)| &record.segments).copied().collect();
+        let old: HashSet<u32> =
+            self.facts.segments.iter().filter(|(name, _)| known.contains(name)).flat_map(|(_, facts)| &facts.packs).copied().collect();
+        let condemned = self.condemned();
+        let is_needed = |pack: u32| self.facts.copies_of(pack).iter().any(|copy| self.marks.get(copy.frame).is_needed());
+        let is_news = |pack: u32| !old.contains(&pack) && !condemned.has(pack) && !is_needed(pack);
+        let mut salts = HashSet::new();
+        for (pack, _) in self.facts.there().filter(|(pack, _)| is_news(*pack)) {
+            salts.extend(self.salt(pack)?);
+        }
+        let mut busy = HashSet::new();
+        for &pack in ripe.iter().filter(|_| !salts.is_empty()) {
+            if self.salt(pack)?.is_some_and(|salt| salts.contains(&salt)) {
+                busy.insert(pack);
+            }
+        }
+        Ok(busy)
+    }
+
+    fn salt(&self, pack: u32) -> Result<Option<[u8; 32]>> {
+        let pack = self.facts.pack(pack);
+        match self.repository.locator()?.pack_header(pack.name) {
+            Ok(header) => Ok(Some(header.salt)),
+            // It cannot be told: then it does not count.
+            Err(error) if error.is_damage() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Dooms packs, looks again, and deletes all that are doomed and not needed any more; what is, is moved first.
+    pub fn collect(&mut self, packs: &[u32]) -> Result<()> {
+        let condemned = self.condemned();
+        let fresh: Vec<u32> = packs.iter().filter(|pack| !condemned.doomed.contains(pack)).copied().collect();
+        let unwritten = self.doom(&fresh)?;
+        self.look()?;
+        let mut barred = self.condemned();
+        barred.doomed.extend(unwritten);
+        let doomed: HashSet<u32> = barred.doomed.iter().filter(|&&pack| self.facts.pack(pack).state != State::Gone).copied().collect();
+        if doomed.is_empty() {
+            return Ok(());
+        }
+        // What needs no room goes first.
+        let unmet = self.verify(self.needs(&doomed, &barred))?;
+        let busy: HashSet<u32> = unmet.iter().flat_map(|need| &need.holders).copied().collect();
+        self.delete(doomed.difference(&busy))?;
+        if !unmet.is_empty() {
+            let kept = self.move_out(unmet, &busy)?;
+            self.delete(busy.difference(&kept))?;
+        }
+        Ok(())
+    }
+
+    /// Publishes final records. Returns the packs for which there was no room and, because nobody else is writing, need be none.
+    fn doom(&mut self, packs: &[u32]) -> Result<Vec<u32>> {
+        match self.condemn(packs, true) {
+            Err(Error::Storage(error)) if error.kind == StorageErrorKind::Full && self.options.exclusive => Ok(packs.to_vec()),
+            other => other.map(|()| Vec::new()),
+        }
+    }
+
+    /// Publishes condemned records and reads them back.
+    pub fn condemn(&mut self, packs: &[u32], is_final: bool) -> Result<()> {
+        let mut segments: Vec<ObjectName> = if is_final { Vec::new() } else { self.facts.segments.keys().copied().collect() };
+        segments.sort_unstable();
+        for part in packs.chunks(CONDEMNED_PACKS_MAX) {
+            let record = record::Condemned {
+                time: self.repository.world().now(),
+                host: self.options.host.clone(),
+                epoch: self.records.last_epoch() + 1,
+                packs: part.iter().map(|&pack| self.facts.pack(pack).name).collect(),
+                is_final,
+                segments: segments.clone(),
+            };
+            let name = publish(self.repository, &Record::Condemned(record.clone()))
+                .map_err(|error| named_full(error, "the list of packs to be deleted"))?;
+            self.records.condemned.push((name, record));
+        }
+        Ok(())
+    }
+
+    /// Deletes packs, after all final records were read once more: what writers cannot read they do not heed.
+    fn delete<'p>(&mut self, packs: impl Iterator<Item = &'p u32>) -> Result<()> {
+        let mut packs: Vec<u32> = packs.copied().collect();
+        packs.sort_unstable();
+        let bytes = packs.iter().map(|&pack| self.facts.pack(pack).size).sum();
+        self.progress.stage(Stage::Deleting, Some(bytes), Some(packs.len() as u64));
+        for (name, record) in self.records.condemned.iter().filter(|(_, record)| record.is_final) {
+            let same = reread(self.repository, *name)? == Record::Condemned(record.clone());
+            assert!(same, "a record's name is the hash of its bytes");
+        }
+        for pack in packs {
+            self.stop_if_interrupted()?;
+            let (name, size) = (self.facts.pack(pack).name, self.facts.pack(pack).size);
+            match self.repository.backend().delete(&Place::pack(name)) {
+                // Another collector was faster.
+                Err(error) if error.kind == StorageErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+                Ok(()) => {
+                    self.report.packs_deleted += 1;
+                    self.report.bytes_deleted += size;
+                }
+            }
+            self.facts.packs[pack as usize].state = State::Gone;
+            self.progress.bytes(size);
+            self.progress.files(1);
+        }
+        Ok(())
+    }
+
+    /// Removes announced records that are done with.
+    pub fn withdraw(&mut self, records: &[(ObjectName, record::Condemned)]) -> Result<()> {
+        for (name, _) in records {
+            remove(self.repository, *name)?;
+            self.records.condemned.retain(|(known, _)| known != name);
+        }
+        Ok(())
+    }
+
+    /// The final records of which no pack is in the store.
+    pub fn finished(&self) -> Vec<ObjectName> {
+        let is_there = |name: &ObjectName| self.facts.number(name).is_some_and(|pack| self.facts.pack(pack).state != State::Gone);
+        let finals = self.records.condemned.iter().filter(|(_, record)| record.is_final);
+        finals.filter(|(_, record)| !record.packs.iter().any(is_there)).map(|(name, _)| *name).collect()
+    }
+
+    /// Ends the collection: an epoch record, and the removal of final records whose packs were gone when this run began. Others stay
+    /// until the next run, for whoever is just looking for one of their packs.
+    pub fn conclude(&mut self, finished: &[ObjectName]) -> Result<()> {
+        let present: HashSet<SnapshotId> = self.repository.locator()?.list(Area::Snapshots)?.into_iter().map(|(name, _)| name).collect();
+        let mut snapshots: Vec<SnapshotId> = self.snapshots.intersection(&present).copied().collect();
+        snapshots.sort_unstable();
+        let newest = self.records.epochs.iter().map(|(_, epoch)| epoch).max_by_key(|epoch| epoch.epoch);
+        let last = self.records.last_epoch();
+        if newest.is_none_or(|newest| newest.epoch < last || newest.snapshots != snapshots) {
+            let number = last.max(newest.map_or(0, |newest| newest.epoch) + 1);
+            let time = self.repository.world().now();
+            let epoch = record::Epoch { time, host: self.options.host.clone(), epoch: number, snapshots };
+            publish(self.repository, &Record::Epoch(epoch))?;
+            for (name, _) in &self.records.epochs {
+                remove(self.repository, *name)?;
+            }
+        }
+        let spoken_of: HashSet<u32> = self.facts.segments.values().flat_map(|segment| &segment.packs).copied().collect();
+        let lingers = |name: &ObjectName| self.facts.number(name).is_some_and(|pack| spoken_of.contains(&pack));
+        for (name, record) in self.records.condemned.iter().filter(|(name, _)| finished.contains(name)) {
+            if !record.packs.iter().any(lingers) {
+                remove(self.repository, *name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn stop_if(progress: &dyn Progress) -> Result<()> {
+    if progress.interrupted() { Err(Error::Interrupted) } else { Ok(()) }
+}
+
+/// A full store's error, with what there was no room for.
+fn named_full(error: Error, what: &str) -> Error {
+    match error {
+        Error::Storage(mut error) if error.kind == StorageErrorKind::Full => {
+            error.object = what.into();
+            Error::Storage(error)
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,238 @@
+//! What is stored: every pack, every copy of every frame, and which segments say so. From segments, and from the footers of packs that no
+//! segment lists; never from this host's index.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use crate::backend::{Area, Place};
+use crate::error::{Error, Result, StorageErrorKind};
+use crate::format::envelope::Kind;
+use crate::format::frame::FrameRecord;
+use crate::format::segment::PackRecord;
+use crate::id::ObjectName;
+use crate::repo::{Marks, Ordinals, Repository};
+
+/// What the store has of a pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// With the size it should have.
+    Sound,
+    /// With another size.
+    Unsound,
+    Gone,
+}
+
+/// A pack that the store or a segment has.
+#[derive(Clone, Debug)]
+pub struct Pack {
+    pub name: ObjectName,
+    pub kind: Kind,
+    pub size: u64,
+    pub state: State,
+    /// A segment lists it.
+    pub listed: bool,
+    /// It was there before the snapshots were listed.
+    pub settled: bool,
+    /// Its frames, in the order they lie in it.
+    pub copies: Range<usize>,
+}
+
+/// A frame in a pack.
+#[derive(Clone, Debug)]
+pub struct Copy {
+    pub frame: u32,
+    pub stored_len: u32,
+    /// Chunks that are there.
+    pub chunks: u16,
+    pub is_delta: bool,
+    /// What it is based on has been marked.
+    based: bool,
+    /// Which chunks are there, if not all.
+    pub thinned: Option<Box<Ordinals>>,
+}
+
+impl Copy {
+    pub fn of(record: &FrameRecord, frame: u32) -> Self {
+        let present = Ordinals::present_in(record);
+        Self {
+            frame,
+            stored_len: record.stored_len,
+            chunks: present.count() as u16,
+            is_delta: record.is_delta(),
+            based: false,
+            thinned: record.present.is_some().then(|| Box::new(present)),
+        }
+    }
+
+    /// How many of the wanted chunks it has.
+    pub fn has(&self, wanted: &Ordinals) -> u32 {
+        self.thinned.as_ref().map_or(wanted.count(), |present| wanted.count_in(present))
+    }
+
+    /// Whether it alone gives all that is needed of its frame.
+    pub fn meets(&self, marks: &Marks) -> bool {
+        let mark = marks.get(self.frame);
+        match &self.thinned {
+            Some(present) => mark.is_met_by(present, self.is_delta),
+            None => !self.is_delta || mark.base.is_none(),
+        }
+    }
+}
+
+/// An index segment.
+#[derive(Clone, Debug)]
+pub struct SegmentFacts {
+    pub size: u64,
+    pub replaces: Vec<ObjectName>,
+    /// Numbers of its packs.
+    pub packs: Vec<u32>,
+}
+
+/// All of it.
+#[derive(Default)]
+pub struct Facts {
+    pub packs: Vec<Pack>,
+    pub copies: Vec<Copy>,
+    pub segments: HashMap<ObjectName, SegmentFacts>,
+    /// Packs whose footers cannot be read and that no segment lists.
+    pub unreadable: HashMap<ObjectName, String>,
+    numbers: HashMap<ObjectName, u32>,
+}
+
+impl Facts {
+    pub fn number(&self, pack: &ObjectName) -> Option<u32> {
+        self.numbers.get(pack).copied()
+    }
+
+    pub fn pack(&self, number: u32) -> &Pack {
+        &self.packs[number as usize]
+    }
+
+    /// A pack's frames.
+    pub fn copies_of(&self, pack: u32) -> &[Copy] {
+        &self.copies[self.pack(pack).copies.clone()]
+    }
+
+    /// Packs that are in the store, by number.
+    pub fn there(&self) -> impl Iterator<Item = (u32, &Pack)> {
+        (0..).zip(&self.packs).filter(|(_, pack)| pack.state != State::Gone)
+    }
+
+    /// Brings everything up to date, and marks what live deltas are based on. Segments are read before packs are listed, so that a pack
+    /// which a segment lists and the store does not is gone, and not yet to come.
+    pub fn refresh(&mut self, repository: &Repository, marks: &mut Marks, check: &dyn Fn() -> Result<()>) -> Result<()> {
+        while !self.read_segments(repository, marks, check)? {}
+        let stored: HashMap<ObjectName, u64> = repository.locator()?.list(Area::Packs)?.into_iter().collect();
+        for (&name, &size) in &stored {
+            if !self.numbers.contains_key(&name) && !self.unreadable.contains_key(&name) {
+                self.read_unlisted(repository, marks, (name, size))?;
+                check()?;
+            }
+        }
+        for pack in &mut self.packs {
+            pack.state = match stored.get(&pack.name) {
+                Some(&size) if size == pack.size => State::Sound,
+                Some(_) => State::Unsound,
+                None => State::Gone,
+            };
+        }
+        self.unreadable.retain(|name, _| stored.contains_key(name));
+        self.mark_bases(repository, marks)
+    }
+
+    /// Says that the packs there are now were there before the snapshots were listed.
+    pub fn settle(&mut self, names: &HashSet<ObjectName>) {
+        self.packs.iter_mut().for_each(|pack| pack.settled = names.contains(&pack.name));
+    }
+
+    /// Reads the segments that are not known yet. Says whether none vanished meanwhile.
+    fn read_segments(&mut self, repository: &Repository, marks: &mut Marks, check: &dyn Fn() -> Result<()>) -> Result<bool> {
+        let locator = repository.locator()?;
+        let listed = locator.list(Area::Segments)?;
+        let names: HashSet<ObjectName> = listed.iter().map(|(name, _)| *name).collect();
+        self.segments.retain(|name, _| names.contains(name));
+        for (name, size) in listed {
+            if self.segments.contains_key(&name) {
+                continue;
+            }
+            check()?;
+            let segment = match locator.segment(name) {
+                // Another collector replaced it.
+                Err(Error::Storage(error)) if error.kind == StorageErrorKind::NotFound => return Ok(false),
+                other => other?,
+            };
+            let packs = segment.packs.iter().map(|pack| self.add(pack, marks, true)).collect();
+            self.segments.insert(name, SegmentFacts { size, replaces: segment.replaces, packs });
+        }
+        let mut is_listed = vec![false; self.packs.len()];
+        self.segments.values().flat_map(|segment| &segment.packs).for_each(|&pack| is_listed[pack as usize] = true);
+        self.packs.iter_mut().zip(is_listed).for_each(|(pack, is_listed)| pack.listed = is_listed);
+        Ok(true)
+    }
+
+    fn read_unlisted(&mut self, repository: &Repository, marks: &mut Marks, (name, size): (ObjectName, u64)) -> Result<()> {
+        match repository.locator()?.read_footer(name, size) {
+            Ok((header, contents)) => {
+                let frames = contents.frames.iter().map(|frame| (**frame).clone()).collect();
+                self.add(&PackRecord { name, kind: header.kind, size, frames }, marks, false);
+            }
+            Err(Error::Storage(error)) if error.kind == StorageErrorKind::NotFound => {}
+            Err(error @ Error::Damaged { .. }) => drop(self.unreadable.insert(name, error.to_string())),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Adds a pack, unless it is known. Only tests call it from elsewhere.
+    pub fn add(&mut self, pack: &PackRecord, marks: &mut Marks, listed: bool) -> u32 {
+        if let Some(&number) = self.numbers.get(&pack.name) {
+            return number;
+        }
+        let number = self.packs.len() as u32;
+        let start = self.copies.len();
+        for record in &pack.frames {
+            let frame = marks.number(&record.id);
+            self.copies.push(Copy::of(record, frame));
+            if let Some(base) = record.base.as_ref().filter(|_| !marks.get(frame).used.is_empty()) {
+                marks.add_base(base);
+                self.copies.last_mut().expect("just added").based = true;
+            }
+        }
+        let copies = start..self.copies.len();
+        let PackRecord { name, kind, size, .. } = *pack;
+        self.packs.push(Pack { name, kind, size, state: State::Sound, listed, settled: false, copies });
+        self.numbers.insert(name, number);
+        number
+    }
+
+    /// Marks the bases of deltas that came to be used after their pack was looked at.
+    fn mark_bases(&mut self, repository: &Repository, marks: &mut Marks) -> Result<()> {
+        let locator = repository.locator()?;
+        for pack in self.packs.iter().filter(|pack| pack.state != State::Gone) {
+            let lacks = |copy: &Copy| copy.is_delta && !copy.based && !marks.get(copy.frame).used.is_empty();
+            if !self.copies[pack.copies.clone()].iter().any(lacks) {
+                continue;
+            }
+            let contents = match locator.read_footer(pack.name, pack.size) {
+                Ok((_, contents)) => contents,
+                Err(error) => locator.listed_contents(pack.name)?.ok_or(error)?,
+            };
+            for (copy, record) in self.copies[pack.copies.clone()].iter_mut().zip(&contents.frames) {
+                if let Some(base) = record.base.as_ref().filter(|_| !marks.get(copy.frame).used.is_empty()) {
+                    marks.add_base(base);
+                    copy.based = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a pack is not in the store, asked by name, because a listing may lag behind.
+    pub fn is_gone(&self, repository: &Repository, pack: u32) -> bool {
+        let place = Place::pack(self.pack(pack).name);
+        let backend = repository.backend();
+        backend.forget_cached(&place);
+        let read = backend.read_at(&place, 0, &mut [0]);
+        self.pack(pack).state == State::Gone && read.is_err_and(|error| error.kind == StorageErrorKind::NotFound)
+    }
+}
