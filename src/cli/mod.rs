@@ -16,6 +16,7 @@ mod json;
 mod keyfile;
 mod ls;
 mod output;
+mod prune;
 mod report;
 mod restore;
 mod secret;
@@ -71,6 +72,7 @@ enum Command {
     Dump(dump::Args),
     Snapshots(snapshots::Args),
     Ls(ls::Args),
+    Prune(prune::Args),
     Check(check::Args),
     Stats(stats::Args),
     Cat(cat::Args),
@@ -87,6 +89,7 @@ impl Command {
             Self::Dump(args) => args.run(context),
             Self::Snapshots(args) => args.run(context),
             Self::Ls(args) => args.run(context),
+            Self::Prune(args) => args.run(context),
             Self::Check(args) => args.run(context),
             Self::Stats(args) => args.run(context),
             Self::Cat(args) => args.run(context),
@@ -143,10 +146,19 @@ mod tests {
             "snap ls -l",
             "snap check --read-data-subset 1/7",
             "snap cat key 12",
+            "snap prune -n --max-unused 10% --max-repack-size 5G",
+            "snap prune --keep-daily 7 -w 4",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
-        for line in ["snap", "snap prune", "snap check --read-data --read-data-subset 5%", "snap restore latest", "snap -q -v stats"] {
+        for line in [
+            "snap",
+            "snap prune latest",
+            "snap prune --grace 1d --exclusive",
+            "snap check --read-data --read-data-subset 5%",
+            "snap restore latest",
+            "snap -q -v stats",
+        ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

@@ -89,6 +89,12 @@ impl Reporter {
         self.shared.bytes.load(Ordering::Relaxed)
     }
 
+    /// Prints a line of the answer.
+    pub fn say(&self, text: &str) {
+        // If nobody listens, the summary, which comes last, will see it too.
+        self.shared.without_bar(|| drop(output::print(text)));
+    }
+
     /// Passes on what a command says, harmless for a terminal; not with --json or -q.
     pub fn stderr_sink(&self) -> StderrSink {
         let shared = self.shared.clone();

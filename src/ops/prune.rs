@@ -19,7 +19,8 @@ use std::time::Duration;
 pub use plan::{Figures, Limits, MaxUnused};
 
 use crate::compression::Level;
-use crate::error::Result;
+use crate::error::{Result, StorageErrorKind};
+use crate::limits::*;
 use crate::progress::{Progress, Stage};
 use crate::repo::Repository;
 use collector::Collector;
@@ -88,23 +89,49 @@ pub struct PruneReport {
 
 /// Prunes a repository.
 pub fn prune(repository: &Repository, options: &PruneOptions, progress: &dyn Progress) -> Result<PruneReport> {
+    let prepared = prepare(repository, options, progress)?;
+    if options.dry_run { Ok(prepared.report()) } else { prepared.run() }
+}
+
+/// Finds out what there is to do, and changes nothing.
+pub fn prepare<'a>(repository: &'a Repository, options: &PruneOptions, progress: &'a dyn Progress) -> Result<Prepared<'a>> {
     let begun = std::time::Instant::now();
     progress.stage(Stage::Opening, None, None);
     let options = PruneOptions { grace: if options.exclusive { Duration::ZERO } else { options.grace }, ..options.clone() };
-    let mut collector = Collector::survey(repository, &options, progress)?;
     let limits = Limits { max_unused: options.max_unused, max_repack: options.max_repack };
+    let mut collector = Collector::survey(repository, options, progress)?;
     let plan = plan::plan(&collector.facts, &collector.marks, &collector.condemned(), &limits)?;
     collector.report.figures = plan.figures;
-    if !options.dry_run {
-        act(&mut collector, plan)?;
+    Ok(Prepared { collector, plan, begun })
+}
+
+/// A collection that is planned.
+pub struct Prepared<'a> {
+    collector: Collector<'a>,
+    plan: plan::Plan,
+    begun: std::time::Instant,
+}
+
+impl Prepared<'_> {
+    pub fn figures(&self) -> &Figures {
+        &self.plan.figures
     }
-    let mut report = collector.report;
-    report.seconds = begun.elapsed().as_secs_f64();
-    Ok(report)
+
+    /// What a dry run reports.
+    pub fn report(self) -> PruneReport {
+        PruneReport { seconds: self.begun.elapsed().as_secs_f64(), ..self.collector.report }
+    }
+
+    /// Does it.
+    pub fn run(mut self) -> Result<PruneReport> {
+        act(&mut self.collector, std::mem::take(&mut self.plan))?;
+        Ok(self.report())
+    }
 }
 
 fn act(collector: &mut Collector, plan: plan::Plan) -> Result<()> {
     let finished = collector.finished();
+    sweep(collector)?;
     // A pack that no segment lists may be a running backup's: it has a grace in any case.
     let is_listed = |pack: &u32| collector.facts.pack(*pack).listed || collector.options.exclusive;
     let at_once = collector.options.grace.is_zero();
@@ -129,6 +156,22 @@ fn act(collector: &mut Collector, plan: plan::Plan) -> Result<()> {
     collector.report.bytes_condemned = condemn.iter().map(|&pack| collector.facts.pack(pack).size).sum();
     collector.condemn(&condemn, false)?;
     collector.conclude(&finished)
+}
+
+/// Removes what writes that were cut short left behind.
+fn sweep(collector: &mut Collector) -> Result<()> {
+    let backend = collector.repository.backend();
+    for leftover in backend.leftovers()? {
+        if collector.options.exclusive || leftover.age >= LEFTOVER_AGE {
+            match backend.remove_leftover(&leftover.name) {
+                Err(error) if error.kind != StorageErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+            collector.report.temporary_files += 1;
+            collector.report.temporary_bytes += leftover.size;
+        }
+    }
+    Ok(())
 }
 
 /// Moves what is needed out of packs that are to be rewritten. Returns those that can go.

@@ -8,6 +8,8 @@ mod crash;
 mod damage;
 mod determinism;
 mod golden;
+mod protocol;
 mod prune;
+mod prune_faults;
 mod round_trip;
 mod tidy;

@@ -14,7 +14,7 @@ use snap_backup::repo::records::{Records, Rigour, publish};
 use crate::support::*;
 
 /// Shorter than what the clock of a bench goes on from one opening to the next.
-const NIGHT: Duration = Duration::from_secs(5000);
+pub const NIGHT: Duration = Duration::from_secs(5000);
 
 pub fn thorough(grace: Duration) -> PruneOptions {
     PruneOptions { max_unused: MaxUnused::Bytes(0), grace, threads: 2, ..PruneOptions::new("host") }
@@ -30,12 +30,8 @@ pub fn run(bench: &Bench, options: &PruneOptions) -> Result<PruneReport> {
 
 /// Removes snapshots as `forget` does: a record of it first.
 pub fn forget(repository: &Repository, snapshots: &[SnapshotId]) {
-    let record = Record::Forget {
-        time: repository.world().now(),
-        host: "host".into(),
-        snapshots: snapshots.to_vec(),
-        reason: "test".into(),
-    };
+    let record =
+        Record::Forget { time: repository.world().now(), host: "host".into(), snapshots: snapshots.to_vec(), reason: "test".into() };
     publish(repository, &record).unwrap();
     for id in snapshots {
         repository.backend().delete(&Place::snapshot(*id)).unwrap();
@@ -48,7 +44,7 @@ pub fn packs(store: &dyn Backend) -> Vec<(String, u64)> {
     listed
 }
 
-fn pack_bytes(store: &dyn Backend) -> u64 {
+pub fn pack_bytes(store: &dyn Backend) -> u64 {
     packs(store).iter().map(|(_, size)| size).sum()
 }
 
@@ -60,7 +56,7 @@ fn fresh_size(versions: &[&[u8]]) -> u64 {
 }
 
 /// Every snapshot restores to the bytes it was made of, with and without an index, and a check finds nothing.
-fn judge(bench: &Bench, truth: &[(SnapshotId, Vec<u8>)], case: &str) {
+pub fn judge(bench: &Bench, truth: &[(SnapshotId, Vec<u8>)], case: &str) {
     let (found, unreadable) = bench.open().snapshots().unwrap();
     assert!(unreadable.is_empty(), "{case}");
     assert_eq!(found.len(), truth.len(), "{case}");
@@ -72,8 +68,12 @@ fn judge(bench: &Bench, truth: &[(SnapshotId, Vec<u8>)], case: &str) {
 }
 
 /// A dump that changes a little every night.
-fn nights(count: usize) -> Vec<Vec<u8>> {
-    let mut dump = [lines(1, 1_200_000), noise(2, 600_000)].concat();
+pub fn nights(count: usize) -> Vec<Vec<u8>> {
+    nights_of(count, 1_200_000)
+}
+
+pub fn nights_of(count: usize, len: usize) -> Vec<Vec<u8>> {
+    let mut dump = [lines(1, len), noise(2, len / 2)].concat();
     let mut random = Rng::new(5);
     let mut versions = vec![dump.clone()];
     for night in 1..count {
@@ -81,33 +81,33 @@ fn nights(count: usize) -> Vec<Vec<u8>> {
             let at = random.below(dump.len() as u64 - 40) as usize;
             dump.splice(at..at + 20, format!("night {night} {}", random.next()).into_bytes());
         }
-        dump.extend_from_slice(&lines(100 + night as u64, 60_000));
+        dump.extend_from_slice(&lines(100 + night as u64, len / 20));
         versions.push(dump.clone());
     }
     versions
 }
 
-struct Scene {
-    bench: Bench,
-    memory: Memory,
-    truth: Vec<(SnapshotId, Vec<u8>)>,
+pub struct Scene {
+    pub bench: Bench,
+    pub memory: Memory,
+    pub truth: Vec<(SnapshotId, Vec<u8>)>,
 }
 
 impl Scene {
-    fn new(seed: u64, versions: &[Vec<u8>]) -> Self {
+    pub fn new(seed: u64, versions: &[Vec<u8>]) -> Self {
         let (bench, memory) = Bench::in_memory(seed);
         let truth = versions.iter().map(|bytes| (bench.save(bytes).snapshot.unwrap(), bytes.clone())).collect();
         Self { bench, memory, truth }
     }
 
     /// Forgets some of the snapshots, by their place in the list.
-    fn forget(&mut self, which: &[usize]) {
+    pub fn forget(&mut self, which: &[usize]) {
         let ids: Vec<SnapshotId> = which.iter().map(|&at| self.truth[at].0).collect();
         forget(&self.bench.open(), &ids);
         self.truth.retain(|(id, _)| !ids.contains(id));
     }
 
-    fn judge(&self, case: &str) {
+    pub fn judge(&self, case: &str) {
         judge(&self.bench, &self.truth, case);
     }
 }

@@ -20,7 +20,7 @@ use crate::repo::{Marks, Repository};
 
 pub struct Collector<'a> {
     pub repository: &'a Repository,
-    pub options: &'a PruneOptions,
+    pub options: PruneOptions,
     pub progress: &'a dyn Progress,
     pub records: Records,
     pub marks: Marks,
@@ -34,7 +34,7 @@ pub struct Collector<'a> {
 
 impl<'a> Collector<'a> {
     /// Reads everything that decides. Whatever cannot be read, or is not known, is an error.
-    pub fn survey(repository: &'a Repository, options: &'a PruneOptions, progress: &'a dyn Progress) -> Result<Self> {
+    pub fn survey(repository: &'a Repository, options: PruneOptions, progress: &'a dyn Progress) -> Result<Self> {
         progress.stage(Stage::Planning, None, None);
         let mut collector = Self {
             repository,
@@ -173,11 +173,22 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Dooms packs, looks again, and deletes all that are doomed and not needed any more; what is, is moved first.
+    /// Dooms packs, looks again, and deletes all that are doomed and not needed any more; what is, is moved first. Called without packs it
+    /// goes on with those that earlier runs left.
     pub fn collect(&mut self, packs: &[u32]) -> Result<()> {
         let condemned = self.condemned();
-        let fresh: Vec<u32> = packs.iter().filter(|pack| !condemned.doomed.contains(pack)).copied().collect();
-        let unwritten = self.doom(&fresh)?;
+        let mut rest: Vec<u32> = packs.iter().filter(|pack| !condemned.doomed.contains(pack)).copied().collect();
+        loop {
+            let (doomed, unwritten) = self.doom(&rest)?;
+            rest.drain(..doomed);
+            self.collect_doomed(&unwritten)?;
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn collect_doomed(&mut self, unwritten: &[u32]) -> Result<()> {
         self.look()?;
         let mut barred = self.condemned();
         barred.doomed.extend(unwritten);
@@ -196,11 +207,18 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// Publishes final records. Returns the packs for which there was no room and, because nobody else is writing, need be none.
-    fn doom(&mut self, packs: &[u32]) -> Result<Vec<u32>> {
-        match self.condemn(packs, true) {
-            Err(Error::Storage(error)) if error.kind == StorageErrorKind::Full && self.options.exclusive => Ok(packs.to_vec()),
-            other => other.map(|()| Vec::new()),
+    /// Publishes final records: for how many packs, in the order they are given. Where there is no room for the names of all, as many as
+    /// fit. Where there is none at all, and nobody else is writing, it does without; then the packs are returned too.
+    fn doom(&mut self, packs: &[u32]) -> Result<(usize, Vec<u32>)> {
+        let mut count = packs.len();
+        loop {
+            match self.condemn(&packs[..count], true) {
+                Err(Error::Storage(error)) if error.kind == StorageErrorKind::Full && count > 1 => count /= 2,
+                Err(Error::Storage(error)) if error.kind == StorageErrorKind::Full && self.options.exclusive => {
+                    return Ok((packs.len(), packs.to_vec()));
+                }
+                other => return other.map(|()| (count, Vec::new())),
+            }
         }
     }
 
