@@ -100,7 +100,8 @@ pub fn prepare<'a>(repository: &'a Repository, options: &PruneOptions, progress:
     let options = PruneOptions { grace: if options.exclusive { Duration::ZERO } else { options.grace }, ..options.clone() };
     let limits = Limits { max_unused: options.max_unused, max_repack: options.max_repack };
     let mut collector = Collector::survey(repository, options, progress)?;
-    let plan = plan::plan(&collector.facts, &collector.marks, &collector.condemned(), &limits)?;
+    let condemned = collector.condemned();
+    let plan = plan::plan(&collector.facts, &mut collector.marks, &condemned, &limits)?;
     collector.report.figures = plan.figures;
     Ok(Prepared { collector, plan, begun })
 }
@@ -138,13 +139,14 @@ fn act(collector: &mut Collector, plan: plan::Plan) -> Result<()> {
     let (now, later): (Vec<u32>, Vec<u32>) = plan.remove.into_iter().partition(|pack| at_once && is_listed(pack));
 
     let due = collector.due();
-    let (ripe, busy) = collector.ripe(&due)?;
+    let (ripe, busy) = collector.sort_due(&due)?;
     collector.collect(&[ripe, now].concat())?;
     collector.withdraw(&due)?;
+    let orphans = collector.orphans()?;
 
     let rewrite: HashSet<u32> = plan.rewrite.into_iter().collect();
     let emptied = empty(collector, &rewrite)?;
-    let mut condemn = [later, busy].concat();
+    let mut condemn = [later, busy, orphans].concat();
     match at_once {
         true => collector.collect(&emptied)?,
         false => condemn.extend(emptied),
@@ -176,7 +178,9 @@ fn sweep(collector: &mut Collector) -> Result<()> {
 
 /// Moves what is needed out of packs that are to be rewritten. Returns those that can go.
 fn empty(collector: &mut Collector, packs: &HashSet<u32>) -> Result<Vec<u32>> {
-    let unmet = collector.verify(collector.needs(packs, &collector.condemned()))?;
+    let condemned = collector.condemned();
+    collector.protect(packs, &condemned);
+    let unmet = collector.verify(collector.needs(packs, &condemned))?;
     let kept = if unmet.is_empty() { HashSet::new() } else { collector.move_out(unmet, packs)? };
     let mut emptied: Vec<u32> = packs.difference(&kept).copied().collect();
     emptied.sort_unstable();

@@ -260,12 +260,18 @@ impl Locator {
         locations.into_iter().filter_map(|location| Some((self.pack(location.pack)?, location))).collect()
     }
 
-    /// The record of a frame from the footer of a pack that is present; nothing if there is none. With `plain`, not of a delta copy.
-    pub fn record(&self, id: &FrameId, presence: &Presence, plain: bool) -> Option<(Arc<IndexedPack>, Arc<FrameRecord>)> {
+    /// The record of a frame from the footer of a pack that is present, if it is accepted. With `plain`, not of a delta copy.
+    pub fn record(
+        &self,
+        id: &FrameId,
+        presence: &Presence,
+        plain: bool,
+        accept: &dyn Fn(&FrameRecord) -> bool,
+    ) -> Option<(Arc<IndexedPack>, Arc<FrameRecord>)> {
         let fits = |(pack, location): &(Arc<IndexedPack>, FrameLocation)| presence.has(pack) && !(plain && location.info.is_delta());
         self.places(id).into_iter().filter(fits).find_map(|(pack, _)| {
             let contents = self.contents(pack.name, pack.size).ok().filter(|contents| contents.genuine)?;
-            let record = contents.frame(id).filter(|record| !(plain && record.is_delta()))?.clone();
+            let record = contents.frame(id).filter(|record| !(plain && record.is_delta()) && accept(record))?.clone();
             Some((pack, record))
         })
     }

@@ -10,7 +10,7 @@ use super::reader::Reader;
 use super::runs::Runs;
 use crate::error::Result;
 use crate::format::entry::{Entry, Node};
-use crate::format::frame::{Base, FrameRecord};
+use crate::format::frame::FrameRecord;
 use crate::format::recipe::{Recipe, Run};
 use crate::format::snapshot::Snapshot;
 use crate::id::FrameId;
@@ -171,17 +171,23 @@ impl Marks {
         self.marks.is_empty()
     }
 
+    /// Chunks that are needed as bases.
+    pub fn base_count(&self) -> u64 {
+        self.marks.iter().filter_map(|mark| mark.base.as_ref()).map(|base| u64::from(base.count())).sum()
+    }
+
     /// Chunks that a recipe names.
     pub fn add_run(&mut self, run: &Run) {
         let number = self.number(&run.frame);
         self.marks[number as usize].used.add(run.first, run.count);
     }
 
-    /// Old chunks that a delta needs.
-    pub fn add_base(&mut self, base: &Base) {
-        for run in &base.0 {
-            let number = self.number(&run.frame);
-            self.marks[number as usize].base.get_or_insert_default().add(run.first, run.count);
+    /// Chunks that a delta is based on.
+    pub fn add_base(&mut self, number: u32, chunks: &Ordinals) {
+        let base = &mut self.marks[number as usize].base;
+        match base {
+            Some(base) => base.join(chunks),
+            None => *base = Some(Box::new(chunks.clone())),
         }
     }
 
@@ -248,9 +254,12 @@ mod tests {
         let mut whole = Ordinals::default();
         whole.add(0, 9);
         assert!(marks.of(&frame).unwrap().is_met_by(&whole, true));
-        let base = |frame| Base(vec![crate::format::frame::BaseRun { at: 0, frame, first: 8, count: 1 }]);
-        marks.add_base(&base(frame));
-        marks.add_base(&base(other));
+        let mut last = Ordinals::default();
+        last.add(8, 1);
+        for frame in [&frame, &other] {
+            let number = marks.number(frame);
+            marks.add_base(number, &last);
+        }
         let mark = marks.of(&frame).unwrap();
         assert!(!mark.is_met_by(&whole, true) && mark.is_met_by(&whole, false));
         assert_eq!(mark.needed().count(), 4);

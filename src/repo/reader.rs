@@ -23,6 +23,7 @@ use crate::index::IndexedPack;
 use crate::limits::*;
 
 /// A decoded frame, every chunk verified.
+#[derive(Clone)]
 pub struct Frame {
     pub table: ChunkTable,
     /// Where each chunk begins in `bytes`; `None` for one that is not there.
@@ -51,6 +52,22 @@ impl Frame {
         let start = self.starts[first]? as usize;
         let len: usize = lens.iter().map(|&len| len as usize).sum();
         Some(&self.bytes[start..start + len])
+    }
+
+    fn is_whole(&self) -> bool {
+        self.starts.iter().all(Option::is_some)
+    }
+
+    /// With the chunks that another copy of the frame has besides.
+    fn join(self, other: &Self) -> Self {
+        let mut bytes = Vec::with_capacity(self.bytes.len() + other.bytes.len());
+        let place = |ordinal: usize| {
+            let chunk = self.chunk(ordinal).or_else(|| other.chunk(ordinal))?;
+            bytes.extend_from_slice(chunk);
+            Some((bytes.len() - chunk.len()) as u32)
+        };
+        let starts = (0..self.table.len()).map(place).collect();
+        Self { starts, bytes, ..self }
     }
 
     fn new(record: &FrameRecord, bytes: Vec<u8>) -> Self {
@@ -173,6 +190,7 @@ impl Reader {
         let mut trouble = Error::damaged(format!("frame {id}"), "no index segment lists it");
         let mut tried = HashSet::new();
         let mut gone = Vec::new();
+        let mut thinned: Option<Frame> = None;
         for attempt in 0..3 {
             match attempt {
                 1 if gone.is_empty() => continue,
@@ -186,18 +204,20 @@ impl Reader {
                 }
                 match self.read_listed(&pack, id) {
                     Ok(frame) if copies == Copies::Plain && frame.delta => {}
-                    Ok(frame) => return Ok(frame),
+                    Ok(frame) if frame.is_whole() => return Ok(frame),
+                    // What this copy lacks another may have.
+                    Ok(frame) => thinned = Some(thinned.take().map_or_else(|| frame.clone(), |known| known.join(&frame))),
                     Err(error) => {
                         gone.extend(is_not_found(&error).then_some(pack.name));
                         trouble = error;
                     }
                 }
             }
-            if !trouble.is_damage() {
+            if !trouble.is_damage() || thinned.is_some() && gone.is_empty() {
                 break;
             }
         }
-        Err(trouble)
+        thinned.ok_or(trouble)
     }
 
     /// Reads a frame from a pack.

@@ -2,7 +2,7 @@
 //!
 //! Everything taken from here is noted, so that the end of a run can prove it is still there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, RwLock};
 
 use lru::LruCache;
@@ -40,9 +40,12 @@ impl Stock {
         if let Some(known) = self.recent.lock().expect("no panic holds it").get(id) {
             return Some(known.clone());
         }
-        let (pack, record) = self.locator.record(id, &self.presence.read().expect("no panic holds it"), false)?;
-        let bases: HashSet<FrameId> = record.base.iter().flat_map(|base| &base.0).map(|run| run.frame).collect();
-        if !bases.iter().all(|base| self.has_base(base)) {
+        let (pack, record) = self.locator.record(id, &self.presence.read().expect("no panic holds it"), false, &|_| true)?;
+        let mut bases: HashMap<FrameId, Vec<(u32, u32)>> = HashMap::new();
+        for run in record.base.iter().flat_map(|base| &base.0) {
+            bases.entry(run.frame).or_default().push((run.first, run.count));
+        }
+        if !bases.iter().all(|(base, runs)| self.has_base(base, runs)) {
             return None;
         }
         let known = (pack.name, record);
@@ -50,11 +53,13 @@ impl Stock {
         Some(known)
     }
 
-    /// Whether a frame can be a base: some present pack has a plain copy, which is noted as relied on.
-    pub fn has_base(&self, id: &FrameId) -> bool {
+    /// Whether chunks of a frame can be a base: some present pack has a plain copy with all of them, which is noted as relied on.
+    pub fn has_base(&self, id: &FrameId, runs: &[(u32, u32)]) -> bool {
+        let has_run = |record: &FrameRecord, (first, count): (u32, u32)| (first..first + count).all(|ordinal| record.has(ordinal as usize));
+        let is_base = |record: &FrameRecord| !record.is_delta() && runs.iter().all(|run| has_run(record, *run));
         let known = self.recent.lock().expect("no panic holds it").get(id).cloned();
-        let plain = known.filter(|(_, record)| !record.is_delta()).or_else(|| {
-            let (pack, record) = self.locator.record(id, &self.presence.read().expect("no panic holds it"), true)?;
+        let plain = known.filter(|(_, record)| is_base(record)).or_else(|| {
+            let (pack, record) = self.locator.record(id, &self.presence.read().expect("no panic holds it"), true, &is_base)?;
             Some((pack.name, record))
         });
         plain.is_some_and(|(pack, _)| {

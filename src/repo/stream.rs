@@ -168,7 +168,7 @@ impl Stream {
         let Some(gap) = gap.filter(|_| writer.options().delta) else { return };
         for (chunk, at) in old.iter().zip(gap.places(&old)) {
             for (frame, first, count) in chunk.as_base() {
-                if !writer.stock().has_base(&frame) {
+                if !writer.stock().has_base(&frame, &[(first, count)]) {
                     continue;
                 }
                 // A stand-in's chunks are about as long as the chunk they stand for.

@@ -112,10 +112,25 @@ fn verify_pack(run: &mut Run, name: ObjectName, stored: &[u8]) -> Result<()> {
     };
     let bad: Vec<_> = contents.frames.par_iter().with_max_len(1).filter_map(check_frame).collect();
     for (id, problem) in bad {
-        run.finding(format!("frame {id} in {object}"), problem);
         run.suspects.insert(id);
+        // A delta that outlived its base is of no use to anybody; if it is, that is found when the snapshots are followed.
+        let is_left_over = contents.frame(&id).is_some_and(|record| !has_base(run, record));
+        if !is_left_over {
+            run.finding(format!("frame {id} in {object}"), problem);
+        }
     }
     Ok(())
+}
+
+/// Whether everything that a frame is based on is said to be somewhere.
+fn has_base(run: &Run, record: &FrameRecord) -> bool {
+    let Ok(locator) = run.repository.locator() else { return true };
+    record.base.iter().flat_map(|base| &base.0).all(|part| {
+        let has = |record: &FrameRecord| (part.first..part.first + part.count).all(|ordinal| record.has(ordinal as usize));
+        let places = locator.places(&part.frame).into_iter().filter(|(_, location)| !location.info.is_delta());
+        let records = places.filter_map(|(pack, _)| locator.record_in(&pack, &part.frame).ok());
+        records.into_iter().any(|record| has(&record))
+    })
 }
 
 fn open_footer(repository: &Repository, name: ObjectName, stored: &[u8]) -> Result<(Header, Contents)> {

@@ -4,7 +4,7 @@
 //! finds one that another left, then looks again at records, snapshots and packs, and gives every frame that is still needed another
 //! place before a pack goes. A final record is never taken back, so it does not matter who deletes, how often, or how late.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::facts::{Facts, State};
 use super::plan::Condemned;
@@ -16,7 +16,7 @@ use crate::id::{ObjectName, SnapshotId};
 use crate::limits::*;
 use crate::progress::{Problem, Progress, Stage};
 use crate::repo::records::{Records, Rigour, publish, remove, reread};
-use crate::repo::{Marks, Repository};
+use crate::repo::{Marks, Ordinals, Repository, is_not_found};
 
 pub struct Collector<'a> {
     pub repository: &'a Repository,
@@ -29,6 +29,8 @@ pub struct Collector<'a> {
     snapshots: HashSet<SnapshotId>,
     /// Frames that were read well in this run: pack and frame.
     pub verified: HashSet<(u32, u32)>,
+    /// Packs that were condemned and will be no more.
+    pub leaving: HashSet<u32>,
     pub report: PruneReport,
 }
 
@@ -45,6 +47,7 @@ impl<'a> Collector<'a> {
             facts: Facts::default(),
             snapshots: HashSet::new(),
             verified: HashSet::new(),
+            leaving: HashSet::new(),
             report: PruneReport::default(),
         };
         // Listed before the snapshots are: what comes later may be a backup's that has none yet.
@@ -124,21 +127,55 @@ impl<'a> Collector<'a> {
         self.records.condemned.iter().filter(|(_, record)| !record.is_final && is_due(record)).cloned().collect()
     }
 
-    /// Of the packs whose grace is over, those to be doomed: nobody has come to need them, and nobody is still writing their like. The
-    /// latter are the second list.
-    pub fn ripe(&self, due: &[(ObjectName, record::Condemned)]) -> Result<(Vec<u32>, Vec<u32>)> {
-        let mut ripe: HashSet<u32> = due.iter().flat_map(|(_, record)| &record.packs).filter_map(|name| self.facts.number(name)).collect();
-        ripe.retain(|&pack| self.facts.pack(pack).state != State::Gone);
-        let mut barred = self.condemned();
-        barred.announced.extend(&ripe);
-        for need in self.needs(&ripe, &barred).into_iter().filter(|need| need.survivors.is_empty()) {
-            ripe.retain(|pack| !need.holders.contains(pack));
-        }
-        let busy = if self.options.exclusive { HashSet::new() } else { self.still_written(&ripe, due)? };
-        let (mut busy, mut ripe): (Vec<u32>, Vec<u32>) = ripe.into_iter().partition(|pack| busy.contains(pack));
+    /// Sorts the packs whose grace is over: those to be doomed, and those that stay condemned because somebody is still writing their
+    /// like. Those of which most has come to be needed are noted as leaving.
+    pub fn sort_due(&mut self, due: &[(ObjectName, record::Condemned)]) -> Result<(Vec<u32>, Vec<u32>)> {
+        let mut packs: HashSet<u32> = due.iter().flat_map(|(_, record)| &record.packs).filter_map(|name| self.facts.number(name)).collect();
+        packs.retain(|&pack| self.facts.pack(pack).state != State::Gone);
+        let condemned = self.condemned();
+        packs.retain(|pack| !condemned.doomed.contains(pack));
+        let barred = Condemned { announced: condemned.announced.union(&packs).copied().collect(), ..condemned };
+        let unmet: HashSet<u32> =
+            self.needs(&packs, &barred).into_iter().filter(|need| need.survivors.is_empty()).map(|need| need.frame).collect();
+        let stored = |pack: u32, wanted: &dyn Fn(u32) -> bool| -> u64 {
+            self.facts.copies_of(pack).iter().filter(|copy| wanted(copy.frame)).map(|copy| u64::from(copy.stored_len)).sum()
+        };
+        let mostly_needed = |pack: u32| 2 * stored(pack, &|frame| unmet.contains(&frame)) > stored(pack, &|_| true);
+        let leaving: HashSet<u32> = packs.iter().copied().filter(|&pack| mostly_needed(pack) && !self.is_orphaned(pack, &barred)).collect();
+        packs.retain(|pack| !leaving.contains(pack));
+        self.leaving = leaving;
+        let busy = if self.options.exclusive { HashSet::new() } else { self.still_written(&packs, due)? };
+        let (mut busy, mut ripe): (Vec<u32>, Vec<u32>) = packs.into_iter().partition(|pack| busy.contains(pack));
         ripe.sort_unstable();
         busy.sort_unstable();
         Ok((ripe, busy))
+    }
+
+    /// Whether a pack has a delta whose base is nowhere but in doomed packs: nobody may come to rely on it.
+    fn is_orphaned(&self, pack: u32, condemned: &Condemned) -> bool {
+        let mut wanted: HashMap<u32, Ordinals> = HashMap::new();
+        for (frame, chunks) in self.facts.copies_of(pack).iter().filter_map(|copy| copy.base.as_ref()).flatten() {
+            wanted.entry(*frame).or_default().join(chunks);
+        }
+        let remains = |pack: &u32| !condemned.doomed.contains(pack) && self.facts.pack(*pack).state == State::Sound;
+        for (pack, _) in self.facts.there().filter(|(pack, _)| remains(pack)) {
+            for copy in self.facts.copies_of(pack).iter().filter(|copy| !copy.is_delta()) {
+                if wanted.get(&copy.frame).is_some_and(|chunks| copy.has(chunks) == chunks.count()) {
+                    wanted.remove(&copy.frame);
+                }
+            }
+        }
+        !wanted.is_empty()
+    }
+
+    /// Packs that were leaving, but whose deltas have lost their base to somebody else's collection meanwhile.
+    pub fn orphans(&mut self) -> Result<Vec<u32>> {
+        if self.leaving.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.look()?;
+        let condemned = self.condemned();
+        Ok(self.leaving.iter().copied().filter(|&pack| self.is_orphaned(pack, &condemned)).collect())
     }
 
     /// Packs whose writer has stored more, which nothing needs yet either, since they were condemned: a long backup is under way. All
@@ -196,13 +233,14 @@ impl<'a> Collector<'a> {
         if doomed.is_empty() {
             return Ok(());
         }
+        self.protect(&doomed, &barred);
         // What needs no room goes first.
         let unmet = self.verify(self.needs(&doomed, &barred))?;
         let busy: HashSet<u32> = unmet.iter().flat_map(|need| &need.holders).copied().collect();
-        self.delete(doomed.difference(&busy))?;
+        self.delete(doomed.difference(&busy).copied().collect(), unwritten)?;
         if !unmet.is_empty() {
             let kept = self.move_out(unmet, &busy)?;
-            self.delete(busy.difference(&kept))?;
+            self.delete(busy.difference(&kept).copied().collect(), unwritten)?;
         }
         Ok(())
     }
@@ -242,16 +280,25 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// Deletes packs, after all final records were read once more: what writers cannot read they do not heed.
-    fn delete<'p>(&mut self, packs: impl Iterator<Item = &'p u32>) -> Result<()> {
-        let mut packs: Vec<u32> = packs.copied().collect();
+    /// Deletes packs, after their final records were read once more: what writers cannot read they do not heed. `unwritten` packs have
+    /// none.
+    fn delete(&mut self, packs: HashSet<u32>, unwritten: &[u32]) -> Result<()> {
+        let mut sure: HashSet<u32> = unwritten.iter().copied().collect();
+        for (name, record) in self.records.condemned.iter().filter(|(_, record)| record.is_final) {
+            let named: Vec<u32> =
+                record.packs.iter().filter_map(|name| self.facts.number(name)).filter(|pack| packs.contains(pack)).collect();
+            match reread(self.repository, *name) {
+                _ if named.is_empty() => {}
+                Ok(_) => sure.extend(named),
+                // Another collector has ended it: then all its packs are gone.
+                Err(error) if is_not_found(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut packs: Vec<u32> = packs.into_iter().filter(|pack| sure.contains(pack)).collect();
         packs.sort_unstable();
         let bytes = packs.iter().map(|&pack| self.facts.pack(pack).size).sum();
         self.progress.stage(Stage::Deleting, Some(bytes), Some(packs.len() as u64));
-        for (name, record) in self.records.condemned.iter().filter(|(_, record)| record.is_final) {
-            let same = reread(self.repository, *name)? == Record::Condemned(record.clone());
-            assert!(same, "a record's name is the hash of its bytes");
-        }
         for pack in packs {
             self.stop_if_interrupted()?;
             let (name, size) = (self.facts.pack(pack).name, self.facts.pack(pack).size);

@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::backend::{Area, Place};
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::envelope::Kind;
-use crate::format::frame::FrameRecord;
+use crate::format::frame::{Base, FrameRecord};
 use crate::format::segment::PackRecord;
 use crate::id::ObjectName;
 use crate::repo::{Marks, Ordinals, Repository};
@@ -37,6 +37,9 @@ pub struct Pack {
     pub copies: Range<usize>,
 }
 
+/// Chunks of another frame, by its number.
+pub type BaseChunks = (u32, Ordinals);
+
 /// A frame in a pack.
 #[derive(Clone, Debug)]
 pub struct Copy {
@@ -44,24 +47,26 @@ pub struct Copy {
     pub stored_len: u32,
     /// Chunks that are there.
     pub chunks: u16,
-    pub is_delta: bool,
-    /// What it is based on has been marked.
-    based: bool,
+    /// What it is based on, if it is a delta.
+    pub base: Option<Box<[BaseChunks]>>,
     /// Which chunks are there, if not all.
     pub thinned: Option<Box<Ordinals>>,
 }
 
 impl Copy {
-    pub fn of(record: &FrameRecord, frame: u32) -> Self {
+    fn of(record: &FrameRecord, marks: &mut Marks) -> Self {
         let present = Ordinals::present_in(record);
         Self {
-            frame,
+            frame: marks.number(&record.id),
             stored_len: record.stored_len,
             chunks: present.count() as u16,
-            is_delta: record.is_delta(),
-            based: false,
+            base: record.base.as_ref().map(|base| base_chunks(base, marks)),
             thinned: record.present.is_some().then(|| Box::new(present)),
         }
+    }
+
+    pub fn is_delta(&self) -> bool {
+        self.base.is_some()
     }
 
     /// How many of the wanted chunks it has.
@@ -69,14 +74,35 @@ impl Copy {
         self.thinned.as_ref().map_or(wanted.count(), |present| wanted.count_in(present))
     }
 
+    fn present(&self) -> Ordinals {
+        self.thinned.as_deref().cloned().unwrap_or_else(|| {
+            let mut all = Ordinals::default();
+            all.add(0, self.chunks.into());
+            all
+        })
+    }
+
     /// Whether it alone gives all that is needed of its frame.
     pub fn meets(&self, marks: &Marks) -> bool {
         let mark = marks.get(self.frame);
         match &self.thinned {
-            Some(present) => mark.is_met_by(present, self.is_delta),
-            None => !self.is_delta || mark.base.is_none(),
+            Some(present) => mark.is_met_by(present, self.is_delta()),
+            None => !self.is_delta() || mark.base.is_none(),
         }
     }
+}
+
+fn base_chunks(base: &Base, marks: &mut Marks) -> Box<[BaseChunks]> {
+    let mut chunks: Vec<BaseChunks> = Vec::new();
+    for run in &base.0 {
+        let frame = marks.number(&run.frame);
+        let at = chunks.iter().position(|(known, _)| *known == frame).unwrap_or_else(|| {
+            chunks.push((frame, Ordinals::default()));
+            chunks.len() - 1
+        });
+        chunks[at].1.add(run.first, run.count);
+    }
+    chunks.into()
 }
 
 /// An index segment.
@@ -118,7 +144,7 @@ impl Facts {
         (0..).zip(&self.packs).filter(|(_, pack)| pack.state != State::Gone)
     }
 
-    /// Brings everything up to date, and marks what live deltas are based on. Segments are read before packs are listed, so that a pack
+    /// Brings everything up to date, and marks what used deltas are based on. Segments are read before packs are listed, so that a pack
     /// which a segment lists and the store does not is gone, and not yet to come.
     pub fn refresh(&mut self, repository: &Repository, marks: &mut Marks, check: &dyn Fn() -> Result<()>) -> Result<()> {
         while !self.read_segments(repository, marks, check)? {}
@@ -137,7 +163,38 @@ impl Facts {
             };
         }
         self.unreadable.retain(|name, _| stored.contains_key(name));
-        self.mark_bases(repository, marks)
+        self.mark_used_bases(marks);
+        Ok(())
+    }
+
+    /// Marks what deltas are based on that are used.
+    pub fn mark_used_bases(&self, marks: &mut Marks) {
+        for copy in self.there().flat_map(|(number, _)| self.copies_of(number)) {
+            if let Some(base) = copy.base.as_ref().filter(|_| !marks.get(copy.frame).used.is_empty()) {
+                base.iter().for_each(|(frame, chunks)| marks.add_base(*frame, chunks));
+            }
+        }
+    }
+
+    /// Marks what all deltas are based on that lie in packs that stay. For a writer may come to rely on a delta that nothing uses, and
+    /// version 0.1.0 looks only whether the frames of its base are there, and not whether all chunks are. What is lost already is left
+    /// out: it is nobody's need.
+    pub fn mark_bases(&self, marks: &mut Marks, stays: &dyn Fn(u32) -> bool) {
+        let staying = || self.there().filter(|(number, _)| stays(*number)).flat_map(|(number, _)| self.copies_of(number));
+        let bases = || staying().filter(|copy| marks.get(copy.frame).used.is_empty()).filter_map(|copy| copy.base.as_ref()).flatten();
+        let mut there: HashMap<u32, Ordinals> = bases().map(|(frame, _)| (*frame, Ordinals::default())).collect();
+        if there.is_empty() {
+            return;
+        }
+        for (number, _) in self.there().filter(|(_, pack)| pack.state == State::Sound) {
+            for copy in self.copies_of(number).iter().filter(|copy| !copy.is_delta()) {
+                if let Some(there) = there.get_mut(&copy.frame) {
+                    there.join(&copy.present());
+                }
+            }
+        }
+        let wanted: Vec<BaseChunks> = bases().filter(|(frame, chunks)| chunks.count_in(&there[frame]) == chunks.count()).cloned().collect();
+        wanted.iter().for_each(|(frame, chunks)| marks.add_base(*frame, chunks));
     }
 
     /// Says that the packs there are now were there before the snapshots were listed.
@@ -190,41 +247,12 @@ impl Facts {
         }
         let number = self.packs.len() as u32;
         let start = self.copies.len();
-        for record in &pack.frames {
-            let frame = marks.number(&record.id);
-            self.copies.push(Copy::of(record, frame));
-            if let Some(base) = record.base.as_ref().filter(|_| !marks.get(frame).used.is_empty()) {
-                marks.add_base(base);
-                self.copies.last_mut().expect("just added").based = true;
-            }
-        }
+        self.copies.extend(pack.frames.iter().map(|record| Copy::of(record, marks)));
         let copies = start..self.copies.len();
         let PackRecord { name, kind, size, .. } = *pack;
         self.packs.push(Pack { name, kind, size, state: State::Sound, listed, settled: false, copies });
         self.numbers.insert(name, number);
         number
-    }
-
-    /// Marks the bases of deltas that came to be used after their pack was looked at.
-    fn mark_bases(&mut self, repository: &Repository, marks: &mut Marks) -> Result<()> {
-        let locator = repository.locator()?;
-        for pack in self.packs.iter().filter(|pack| pack.state != State::Gone) {
-            let lacks = |copy: &Copy| copy.is_delta && !copy.based && !marks.get(copy.frame).used.is_empty();
-            if !self.copies[pack.copies.clone()].iter().any(lacks) {
-                continue;
-            }
-            let contents = match locator.read_footer(pack.name, pack.size) {
-                Ok((_, contents)) => contents,
-                Err(error) => locator.listed_contents(pack.name)?.ok_or(error)?,
-            };
-            for (copy, record) in self.copies[pack.copies.clone()].iter_mut().zip(&contents.frames) {
-                if let Some(base) = record.base.as_ref().filter(|_| !marks.get(copy.frame).used.is_empty()) {
-                    marks.add_base(base);
-                    copy.based = true;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Whether a pack is not in the store, asked by name, because a listing may lag behind.

@@ -31,6 +31,12 @@ pub struct Need {
 }
 
 impl Collector<'_> {
+    /// Marks what deltas need in packs that neither are condemned nor go with these.
+    pub fn protect(&mut self, packs: &HashSet<u32>, barred: &Condemned) {
+        let stays = |pack: u32| self.leaving.contains(&pack) || !packs.contains(&pack) && !barred.has(pack);
+        self.facts.mark_bases(&mut self.marks, &stays);
+    }
+
     /// What of these packs is needed, in the order it lies in them. Condemned packs are no place to survive in.
     pub fn needs(&self, packs: &HashSet<u32>, barred: &Condemned) -> Vec<Need> {
         let mut needs: Vec<Need> = Vec::new();
@@ -48,7 +54,7 @@ impl Collector<'_> {
                     need.holders.push(pack);
                 }
                 if copy.meets(&self.marks) && !need.sources.contains(&pack) {
-                    let place = if copy.is_delta { need.sources.len() } else { 0 };
+                    let place = if copy.is_delta() { need.sources.len() } else { 0 };
                     need.sources.insert(place, pack);
                 }
             }
@@ -56,12 +62,12 @@ impl Collector<'_> {
         if needs.is_empty() {
             return needs;
         }
-        let may_survive = |pack: u32| !packs.contains(&pack) && !barred.has(pack);
+        let may_survive = |pack: u32| self.leaving.contains(&pack) || !packs.contains(&pack) && !barred.has(pack);
         for (pack, _) in self.facts.there().filter(|(number, pack)| pack.state == State::Sound && may_survive(*number)) {
             for copy in self.facts.copies_of(pack) {
                 if let Some(&at) = by_frame.get(&copy.frame).filter(|_| copy.meets(&self.marks)) {
                     let survivors = &mut needs[at].survivors;
-                    let place = if copy.is_delta { survivors.len() } else { 0 };
+                    let place = if copy.is_delta() { survivors.len() } else { 0 };
                     survivors.insert(place, pack);
                 }
             }
