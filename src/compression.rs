@@ -35,6 +35,13 @@ impl Level {
 #[error("zstd: {0}")]
 pub struct CompressionError(&'static str);
 
+impl CompressionError {
+    /// What came out again is not what went in.
+    pub fn wrong() -> Self {
+        Self("it did not read back as it was written")
+    }
+}
+
 type Result<T> = std::result::Result<T, CompressionError>;
 
 fn named(code: usize) -> CompressionError {
@@ -129,28 +136,45 @@ impl Default for Decompressor {
 impl Decompressor {
     /// Brings back exactly `plain_len` bytes.
     pub fn decompress(&mut self, codec: Codec, prefix: Option<&[u8]>, stored: &[u8], plain_len: usize) -> Result<Vec<u8>> {
+        let mut plain = Vec::new();
+        self.decompress_into(codec, prefix, stored, plain_len, &mut plain)?;
+        Ok(plain)
+    }
+
+    /// As `decompress`, in place of what `plain` holds.
+    pub fn decompress_into(
+        &mut self,
+        codec: Codec,
+        prefix: Option<&[u8]>,
+        stored: &[u8],
+        plain_len: usize,
+        plain: &mut Vec<u8>,
+    ) -> Result<()> {
+        plain.clear();
         if codec == Codec::Stored {
+            plain.extend_from_slice(stored);
             return match stored.len() == plain_len {
-                true => Ok(stored.to_vec()),
+                true => Ok(()),
                 false => Err(CompressionError("stored bytes of another length")),
             };
         }
-        let mut plain = Vec::with_capacity(plain_len);
+        // zstd writes within the capacity.
+        plain.reserve_exact(plain_len);
         match prefix {
             None => {
                 // A corrupt frame must not leave state for the next one.
                 self.0.reset(ResetDirective::SessionOnly).map_err(named)?;
-                self.0.decompress(&mut plain, stored).map_err(named)?;
+                self.0.decompress(plain, stored).map_err(named)?;
             }
             Some(prefix) => {
                 let mut context = DCtx::create();
                 context.set_parameter(DParameter::WindowLogMax(27)).map_err(named)?;
                 context.ref_prefix(prefix).map_err(named)?;
-                context.decompress(&mut plain, stored).map_err(named)?;
+                context.decompress(plain, stored).map_err(named)?;
             }
         }
         match plain.len() == plain_len {
-            true => Ok(plain),
+            true => Ok(()),
             false => Err(CompressionError("other length than said")),
         }
     }

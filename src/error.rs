@@ -25,6 +25,9 @@ pub enum Error {
     /// No key slot opens with the given secret.
     #[error("Wrong password or key file")]
     WrongKey,
+    /// Recovery words that are none, or another repository's. Never says what they are.
+    #[error("{0}")]
+    WrongWords(String),
     /// Nothing in the repository matches what was asked for.
     #[error("{0}")]
     NotFound(String),
@@ -46,6 +49,9 @@ pub enum Error {
     /// The stream had no bytes.
     #[error("{name} is empty, no snapshot was saved")]
     EmptyStream { name: String },
+    /// It would do harm, so nothing was done.
+    #[error("{why}; nothing was removed")]
+    Refused { why: String, hint: &'static str },
     /// The repository changed under a running operation; run it again.
     #[error("{0}")]
     Conflict(String),

@@ -15,6 +15,7 @@ pub mod chunking;
 pub mod compression;
 pub mod crypto;
 pub mod format;
+pub mod retention;
 // Floor 2
 pub mod backend;
 pub mod index;

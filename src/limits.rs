@@ -30,6 +30,8 @@ pub const DELTA_BASE_RUNS_MAX: usize = 4096;
 
 /// Stored bytes at which a pack is closed.
 pub const PACK_BYTES_TARGET: usize = 16 << 20;
+/// Packs being stored at a time: while one waits for the disk, the next is written.
+pub const UPLOADS: usize = 3;
 /// Stored bytes a pack may have.
 pub const PACK_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of a pack's footer.
@@ -84,10 +86,15 @@ pub const SLAB_BYTES: usize = 4 << 20;
 pub const SLAB_EVENTS_MAX: usize = 8192;
 /// Decoded frames the reader keeps, in plain bytes.
 pub const FRAME_CACHE_BYTES: usize = 24 << 20;
+/// The same while restoring or dumping: of frames, and of bases, of which one delta may need many from all over a file.
+pub const FETCH_CACHE_BYTES: usize = 32 << 20;
+pub const FETCH_BASES_BYTES: usize = 72 << 20;
 /// Frames fetched together by the reader.
 pub const FETCH_FRAMES: usize = 12;
 /// Footers of packs kept decoded, in chunks of their tables.
 pub const FOOTER_CACHE_CHUNKS: usize = 512 << 10;
+/// Chunks of broken frames that a repair looks for at a time.
+pub const SALVAGED_CHUNKS_MAX: usize = 1 << 20;
 /// Page cache of this host's index.
 pub const INDEX_CACHE_BYTES: usize = 24 << 20;
 /// Processes on one host that can have an index file of their own.
@@ -101,8 +108,8 @@ pub const ARGON2_PASSES: u32 = 3;
 pub const ARGON2_LANES: u32 = 4;
 /// Least memory a slot may ask for, in KiB (OWASP's minimum).
 pub const ARGON2_MEMORY_KIB_MIN: u32 = 19 << 10;
-/// Most memory a slot may ask for, in KiB.
-pub const ARGON2_MEMORY_KIB_MAX: u32 = 4 << 20;
+/// Most memory a slot may ask for, in KiB: a hostile slot must not take a small machine down.
+pub const ARGON2_MEMORY_KIB_MAX: u32 = 1 << 20;
 /// Most passes a slot may ask for.
 pub const ARGON2_PASSES_MAX: u32 = 16;
 /// Most lanes a slot may ask for.
@@ -118,3 +125,8 @@ pub const STDERR_TAIL_BYTES: usize = 4 << 10;
 pub const PIPE_BYTES: usize = 1 << 20;
 /// An extended attribute's value.
 pub const XATTR_BYTES_MAX: usize = 16 << 20;
+
+/// How far ahead of this machine's clock a snapshot may be and not count as one from the future.
+pub const CLOCK_TOLERANCE_SECONDS: i64 = 600;
+/// Snapshots that one record names and that are removed together.
+pub const FORGET_BATCH: usize = 1024;

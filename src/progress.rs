@@ -31,6 +31,8 @@ pub enum Stage {
     BackingUp,
     /// Finding out what to do.
     Planning,
+    /// Copying snapshots.
+    Copying,
     /// Writing files.
     Restoring,
     /// Moving what is needed out of packs that are to go.
@@ -41,6 +43,8 @@ pub enum Stage {
     CheckingStructure,
     /// Reading stored data.
     CheckingData,
+    /// Bringing together what can be read.
+    Repairing,
 }
 
 /// Something that went wrong with one path or object while the rest went on.

@@ -184,11 +184,13 @@ fn snapshots(moment: Timestamp) {
         source: SourceKind::Stream,
         paths: vec!["db.sql".into()],
         parent: Some(ObjectName([9; 32])),
+        original: None,
         totals: Totals { files: 1, bytes: 1 << 30, ..Totals::default() },
         program: "snap 0.1.0".into(),
         catalog: RecipeText(recipe(0)),
         catalog_len: 321,
         path_table: RecipeText(Recipe::default()),
+        repaired: None,
     };
     seed("snapshot", "stream", &snapshot.encode());
     (snapshot.source, snapshot.parent, snapshot.started) = (SourceKind::Tree, None, None);

@@ -24,6 +24,7 @@ pub fn conformance(make: impl Fn() -> Box<dyn Backend>) {
     sizes_from_nothing_to_many_megabytes(&*made());
     one_of_many_writers_wins(&*made());
     a_name_in_a_listing_stands_for_a_whole_file(&*made());
+    what_is_set_aside_is_out_of_the_way(&*made());
 }
 
 /// One name in each area.
@@ -105,6 +106,25 @@ fn ranges_are_exact(store: &dyn Backend) {
             fails(store.read_at(&place, offset, &mut [0]), StorageErrorKind::Short, &place.to_string());
         }
         store.read_at(&place, 0, &mut vec![0; 10_000]).expect("a short range spoils nothing");
+    }
+}
+
+/// Of every area, and several files of one name one after another.
+fn what_is_set_aside_is_out_of_the_way(store: &dyn Backend) {
+    for place in one_of_each(5) {
+        let mut paths = Vec::new();
+        for bytes in [&b"first"[..], b"second", b""] {
+            store.put(&place, bytes).unwrap();
+            assert_eq!(store.get(&place, 10).unwrap(), bytes);
+            paths.push(store.set_aside(&place).unwrap());
+            fails(store.get(&place, 10), StorageErrorKind::NotFound, &place.to_string());
+            fails(store.read_at(&place, 0, &mut [0]), StorageErrorKind::NotFound, &place.to_string());
+            assert_eq!(store.list(place.area).unwrap(), []);
+        }
+        assert!(paths.iter().all(|path| path.starts_with("aside/") && path.contains(&place.name)), "{paths:?}");
+        paths.dedup();
+        assert_eq!(paths.len(), 3);
+        fails(store.set_aside(&place), StorageErrorKind::NotFound, &place.to_string());
     }
 }
 

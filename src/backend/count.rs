@@ -13,6 +13,7 @@ pub struct Counting<B> {
     ranges: AtomicU64,
     lists: AtomicU64,
     deletes: AtomicU64,
+    asides: AtomicU64,
     bytes_put: AtomicU64,
     bytes_got: AtomicU64,
 }
@@ -25,6 +26,8 @@ pub struct Calls {
     pub ranges: u64,
     pub lists: u64,
     pub deletes: u64,
+    /// Files that were set aside.
+    pub asides: u64,
     pub bytes_put: u64,
     /// By whole files and by ranges.
     pub bytes_got: u64,
@@ -41,6 +44,7 @@ impl std::ops::Sub for Calls {
             ranges: self.ranges - earlier.ranges,
             lists: self.lists - earlier.lists,
             deletes: self.deletes - earlier.deletes,
+            asides: self.asides - earlier.asides,
             bytes_put: self.bytes_put - earlier.bytes_put,
             bytes_got: self.bytes_got - earlier.bytes_got,
         }
@@ -50,7 +54,8 @@ impl std::ops::Sub for Calls {
 impl<B: Backend> Counting<B> {
     pub fn new(inner: B) -> Self {
         let zero = || AtomicU64::new(0);
-        Self { inner, puts: zero(), gets: zero(), ranges: zero(), lists: zero(), deletes: zero(), bytes_put: zero(), bytes_got: zero() }
+        let (puts, gets, ranges, lists) = (zero(), zero(), zero(), zero());
+        Self { inner, puts, gets, ranges, lists, deletes: zero(), asides: zero(), bytes_put: zero(), bytes_got: zero() }
     }
 
     /// The counts so far.
@@ -61,6 +66,7 @@ impl<B: Backend> Counting<B> {
             ranges: self.ranges.load(Relaxed),
             lists: self.lists.load(Relaxed),
             deletes: self.deletes.load(Relaxed),
+            asides: self.asides.load(Relaxed),
             bytes_put: self.bytes_put.load(Relaxed),
             bytes_got: self.bytes_got.load(Relaxed),
         }
@@ -102,6 +108,11 @@ impl<B: Backend> Backend for Counting<B> {
     fn delete(&self, place: &Place) -> Result<()> {
         self.deletes.fetch_add(1, Relaxed);
         self.inner.delete(place)
+    }
+
+    fn set_aside(&self, place: &Place) -> Result<String> {
+        self.asides.fetch_add(1, Relaxed);
+        self.inner.set_aside(place)
     }
 
     fn location(&self) -> String {
@@ -147,7 +158,9 @@ mod tests {
         store.get(&place, 4).unwrap_err();
         store.read_at(&place, 1, &mut [0; 3]).unwrap();
         store.list(Area::Packs).unwrap();
-        store.delete(&place).unwrap();
-        assert_eq!(store.calls() - before, Calls { gets: 2, ranges: 1, lists: 1, deletes: 1, bytes_got: 8, ..Calls::default() });
+        store.set_aside(&place).unwrap();
+        store.delete(&place).unwrap_err();
+        let after = Calls { gets: 2, ranges: 1, lists: 1, deletes: 1, asides: 1, bytes_got: 8, ..Calls::default() };
+        assert_eq!(store.calls() - before, after);
     }
 }

@@ -19,6 +19,7 @@ pub enum Operation {
     ReadAt,
     List,
     Delete,
+    SetAside,
 }
 
 /// One call, as a plan sees it.
@@ -40,7 +41,7 @@ pub enum Fault {
     Error(StorageErrorKind),
     /// Any: this call and every later one fails, and nothing is done.
     Crash,
-    /// Put, delete, create areas: it is done, but the reply is lost.
+    /// Put, delete, set aside, create areas: it is done, but the reply is lost.
     StoredThenError(StorageErrorKind),
     /// Put: a store that breaks its promise shows only this many bytes under the name, and the call fails.
     TornThenError(usize),
@@ -110,6 +111,7 @@ impl<B: Backend> Faulty<B> {
             Operation::Get | Operation::ReadAt => "read",
             Operation::List => "list",
             Operation::Delete => "delete",
+            Operation::SetAside => "set aside",
         };
         let object = call.place.map_or_else(|| format!("folder {}", call.area.folder()), ToString::to_string);
         StorageError { kind, action, object, location: self.inner.location(), source: io::Error::other(why.to_owned()) }
@@ -130,10 +132,10 @@ impl<B: Backend> Faulty<B> {
 
 impl Fault {
     fn suits(self, operation: Operation) -> bool {
-        use Operation::{CreateAreas, Delete, Get, List, Put, ReadAt};
+        use Operation::{CreateAreas, Delete, Get, List, Put, ReadAt, SetAside};
         match self {
             Self::Error(_) | Self::Crash => true,
-            Self::StoredThenError(_) => matches!(operation, Put | Delete | CreateAreas),
+            Self::StoredThenError(_) => matches!(operation, Put | Delete | SetAside | CreateAreas),
             Self::TornThenError(_) => operation == Put,
             Self::FlipBit(_) => matches!(operation, Get | ReadAt),
             Self::Truncate(_) => matches!(operation, Get | ReadAt | List),
@@ -201,6 +203,13 @@ impl<B: Backend> Backend for Faulty<B> {
         self.inner.delete(place)?;
         self.put_order().retain(|put| put != place);
         self.reply(&call, fault)
+    }
+
+    fn set_aside(&self, place: &Place) -> Result<String> {
+        let (call, fault) = self.consult(Operation::SetAside, place.area, Some(place))?;
+        let path = self.inner.set_aside(place)?;
+        self.put_order().retain(|put| put != place);
+        self.reply(&call, fault).map(|()| path)
     }
 
     fn location(&self) -> String {

@@ -23,10 +23,12 @@ use std::time::Duration;
 use lru::LruCache;
 use rustix::io::Errno;
 
-use super::{Area, Backend, Leftover, Listed, Place, Result};
+use super::{ASIDE_FOLDER, Area, Backend, Leftover, Listed, Place, Result, name_aside};
 use crate::error::{StorageError, StorageErrorKind};
 
 const TEMPORARY_FOLDER: &str = "tmp";
+/// Files of one name that can be set aside.
+const NAMES_ASIDE_MAX: u32 = 10_000;
 /// Packs kept open for the next range.
 const OPEN_PACKS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
@@ -142,6 +144,36 @@ impl Local {
         Ok(listed)
     }
 
+    /// Gives a file its place in `aside/`, which is made when it is first needed.
+    fn move_aside(&self, place: &Place) -> rustix::io::Result<String> {
+        let (path, aside) = (self.path(place), self.root.join(ASIDE_FOLDER));
+        calls::make_folder(&aside)?;
+        calls::sync_folder(&self.root)?;
+        let mut number = 0;
+        let (name, linked) = loop {
+            let name = name_aside(place, number);
+            let to = aside.join(&name);
+            let renamed = match self.link_only.load(Ordering::Relaxed) {
+                true => Err(Errno::NOSYS),
+                false => calls::rename_new(&path, &to),
+            };
+            let (moved, linked) = match renamed {
+                Err(Errno::INVAL | Errno::NOSYS) => (calls::link_new(&path, &to), true),
+                other => (other, false),
+            };
+            match moved {
+                Err(Errno::EXIST) if number < NAMES_ASIDE_MAX => number += 1,
+                result => break result.map(|()| (name, linked))?,
+            }
+        };
+        calls::sync_folder(&aside)?;
+        if linked {
+            calls::unlink(&path)?;
+        }
+        calls::sync_folder(&self.folder_of(place))?;
+        Ok(format!("{ASIDE_FOLDER}/{name}"))
+    }
+
     /// What is in the root that a new repository cannot share it with.
     fn in_the_way(&self) -> rustix::io::Result<Option<String>> {
         let first_strange = |folder: &str, own: &dyn Fn(&str) -> bool| match calls::entries(&self.root.join(folder)) {
@@ -236,6 +268,12 @@ impl Backend for Local {
         outcome.map_err(|error| self.error("delete", place, error))
     }
 
+    fn set_aside(&self, place: &Place) -> Result<String> {
+        let moved = self.move_aside(place);
+        self.close_pack(place);
+        moved.map_err(|error| self.error("set aside", place, error))
+    }
+
     fn location(&self) -> String {
         crate::error::show(&self.root)
     }
@@ -313,7 +351,9 @@ fn is_temporary(name: &str) -> bool {
 }
 
 fn top_folders() -> impl Iterator<Item = &'static str> {
-    Area::ALL.into_iter().map(Area::folder).filter(|folder| !folder.is_empty()).chain([TEMPORARY_FOLDER])
+    // Notes lie beside what they speak of.
+    let areas = Area::ALL.into_iter().filter(|area| *area != Area::KeyNotes);
+    areas.map(Area::folder).filter(|folder| !folder.is_empty()).chain([TEMPORARY_FOLDER])
 }
 
 fn shards() -> impl Iterator<Item = String> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Area, Backend, Listed, Place, Result};
+use super::{ASIDE_FOLDER, Area, Backend, Listed, Place, Result, name_aside};
 use crate::error::{StorageError, StorageErrorKind};
 
 /// A store in memory.
@@ -21,6 +21,7 @@ pub struct Memory {
 pub struct MemoryState {
     has_areas: bool,
     files: BTreeMap<Place, Arc<Vec<u8>>>,
+    aside: BTreeMap<String, Arc<Vec<u8>>>,
 }
 
 impl Memory {
@@ -54,6 +55,11 @@ impl Memory {
     /// Puts a file there whatever it held before.
     pub fn insert(&self, place: Place, bytes: Vec<u8>) {
         self.state().files.insert(place, Arc::new(bytes));
+    }
+
+    /// The files that were set aside, by the names they have there.
+    pub fn aside(&self) -> BTreeMap<String, Vec<u8>> {
+        self.state().aside.iter().map(|(name, bytes)| (name.clone(), bytes.to_vec())).collect()
     }
 
     /// The name of every file, sorted.
@@ -121,13 +127,24 @@ impl Backend for Memory {
         }
     }
 
+    fn set_aside(&self, place: &Place) -> Result<String> {
+        let mut state = self.state();
+        let Some(bytes) = state.files.remove(place) else {
+            return Err(error(StorageErrorKind::NotFound, "set aside", place, "there is none"));
+        };
+        let name = (0..).map(|number| name_aside(place, number)).find(|name| !state.aside.contains_key(name));
+        let name = name.expect("numbers do not end");
+        state.aside.insert(name.clone(), bytes);
+        Ok(format!("{ASIDE_FOLDER}/{name}"))
+    }
+
     fn location(&self) -> String {
         "memory".into()
     }
 
     fn create_areas(&self) -> Result<()> {
         let mut state = self.state();
-        match state.files.keys().find(|place| place.area != Area::Keys) {
+        match state.files.keys().find(|place| !matches!(place.area, Area::Keys | Area::KeyNotes)) {
             Some(place) => Err(error(StorageErrorKind::Exists, "create", "a repository", &format!("it holds {place}"))),
             None => {
                 state.has_areas = true;

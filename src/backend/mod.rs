@@ -34,16 +34,18 @@ pub enum Area {
     Segments,
     Snapshots,
     Records,
+    /// What is said of key slots; in the same folder as these.
+    KeyNotes,
 }
 
 impl Area {
-    pub const ALL: [Self; 6] = [Self::Top, Self::Keys, Self::Packs, Self::Segments, Self::Snapshots, Self::Records];
+    pub const ALL: [Self; 7] = [Self::Top, Self::Keys, Self::Packs, Self::Segments, Self::Snapshots, Self::Records, Self::KeyNotes];
 
     /// The folder's name; empty for the top.
     pub fn folder(self) -> &'static str {
         match self {
             Self::Top => "",
-            Self::Keys => "keys",
+            Self::Keys | Self::KeyNotes => "keys",
             Self::Packs => "packs",
             Self::Segments => "index",
             Self::Snapshots => "snapshots",
@@ -60,19 +62,24 @@ impl Area {
             Self::Segments => "index segment",
             Self::Snapshots => "snapshot",
             Self::Records => "record",
+            Self::KeyNotes => "note on key slot",
         }
     }
 
     /// Whether this is a name that a `Place` constructor makes here. Listings show no other.
     pub fn holds(self, name: &str) -> bool {
-        let hex = |len: usize| name.len() == len && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let hex = |name: &str, len: usize| name.len() == len && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         match self {
             Self::Top => name == "manifest",
-            Self::Keys => hex(SlotId::LEN * 2),
-            _ => hex(ObjectName::LEN * 2),
+            Self::Keys => hex(name, SlotId::LEN * 2),
+            Self::KeyNotes => name.strip_suffix(NOTE_SUFFIX).is_some_and(|slot| hex(slot, SlotId::LEN * 2)),
+            _ => hex(name, ObjectName::LEN * 2),
         }
     }
 }
+
+/// What the name of the note on a key slot has behind the slot's own.
+const NOTE_SUFFIX: &str = ".note";
 
 /// The name of one file of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,6 +95,11 @@ impl Place {
 
     pub fn key(id: SlotId) -> Self {
         Self { area: Area::Keys, name: id.hex() }
+    }
+
+    /// The note on the key slot stored under this name.
+    pub fn key_note(slot: &str) -> Self {
+        Self { area: Area::KeyNotes, name: format!("{slot}{NOTE_SUFFIX}") }
     }
 
     pub fn pack(name: ObjectName) -> Self {
@@ -122,6 +134,18 @@ impl fmt::Display for Place {
             Area::Top => write!(f, "{}", self.name),
             area => write!(f, "{} {}", area.noun(), self.name),
         }
+    }
+}
+
+/// The folder of what was set aside. It is not part of the repository: nothing in it is ever read.
+const ASIDE_FOLDER: &str = "aside";
+
+/// The name of a file that is set aside; `number` tells apart files that had one name after another.
+fn name_aside(place: &Place, number: u32) -> String {
+    let noun = place.area.noun().replace(' ', "-");
+    match number {
+        0 => format!("{noun}-{}", place.name),
+        number => format!("{noun}-{}.{number}", place.name),
     }
 }
 
@@ -161,6 +185,10 @@ pub trait Backend: Send + Sync {
 
     /// Removes a file.
     fn delete(&self, place: &Place) -> Result<()>;
+
+    /// Takes a file out of its area and keeps it, whatever its bytes are: it lies in `aside/` from then on, under a name that says what
+    /// it was. Returns the path it has there. At any moment the file is in one of both places.
+    fn set_aside(&self, place: &Place) -> Result<String>;
 
     /// Where the store is, for people.
     fn location(&self) -> String;
@@ -204,6 +232,10 @@ macro_rules! forward_to_inner {
 
             fn delete(&self, place: &Place) -> Result<()> {
                 (**self).delete(place)
+            }
+
+            fn set_aside(&self, place: &Place) -> Result<String> {
+                (**self).set_aside(place)
             }
 
             fn location(&self) -> String {

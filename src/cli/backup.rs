@@ -7,7 +7,7 @@ use super::context::{Context, Environment};
 use super::exit::{self, Outcome};
 use super::input::{InputArgs, text_of};
 use super::report::{Channel, Reporter};
-use super::{output, select, show, summary, unlock};
+use super::{output, select, show, summary, unlock, witness};
 use crate::compression::Level;
 use crate::error::{Error, Result};
 use crate::ops::backup::{BackupOptions, backup};
@@ -74,7 +74,7 @@ const EXAMPLES: &str = "
 
 /// How hard to compress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Compression {
+pub enum Compression {
     Off,
     Fastest,
     /// As much as costs no time
@@ -103,11 +103,15 @@ impl Args {
             true => unlock::open_or_create(context)?,
             false => unlock::open(context)?,
         };
+        witness::warn(context, &repository);
         let reporter = Reporter::start(context, Channel::Stdout);
         let input = input.into_input(&reporter)?;
         let report = backup(&repository, input, &options, &reporter)?;
         let bytes_read = reporter.bytes_done();
         drop(reporter);
+        if !options.dry_run {
+            witness::note(context, &repository);
+        }
         if context.options.json {
             output::print_json(&summary::json(&report, options.dry_run))?;
         } else if !context.options.quiet {
@@ -158,7 +162,8 @@ impl Args {
     }
 }
 
-fn compression(flag: Option<Compression>, environment: &Environment) -> Result<Compression> {
+/// The level that flag or environment say.
+pub fn compression(flag: Option<Compression>, environment: &Environment) -> Result<Compression> {
     match (flag, environment.get("SNAP_COMPRESSION")) {
         (Some(flag), _) => Ok(flag),
         (None, None) => Ok(Compression::Auto),

@@ -1,19 +1,25 @@
 //! `snap check`.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::json;
 
 use super::context::Context;
 use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
-use super::{json, output, show, unlock};
-use crate::error::{Result, show_bytes};
-use crate::ops::check::{Affected, CheckReport, ReadData, check, check_keyless};
+use super::{json, output, show, unlock, witness};
+use crate::error::{Result, show as show_path, show_bytes};
+use crate::ops::check::{Affected, CheckReport, Finding, ReadData, Remedy, check, check_keyless};
+use crate::ops::receipt::{Doubt, Receipt};
+use crate::progress::{Problem, Progress};
+use crate::repo::Repository;
 
 /// Look for damage in the repository
 ///
 /// Verifies that everything the snapshots need is there. That is quick, and does not read the dumps themselves: --read-data
 /// does, and --read-data-subset reads a part of them, say one seventh every night. Damage is listed with the snapshots, files
-/// and byte ranges it hurts; what is not listed can be restored. Nothing is changed or repaired.
+/// and byte ranges it hurts; what is not listed can be restored. Nothing is changed: snap repair does that, and check says which
+/// commands help.
 #[derive(clap::Args)]
 #[command(after_long_help = exit::help(EXAMPLES, exit::OPENING))]
 pub struct Args {
@@ -26,12 +32,16 @@ pub struct Args {
     /// Compare every file of the repository with its name only; reads everything and needs no password
     #[arg(long, conflicts_with_all = ["read_data", "read_data_subset"])]
     keyless: bool,
+    /// Compare with the snapshots that this file says were there, and write to it those that are there now; keep it on another machine
+    #[arg(long, value_name = "FILE", conflicts_with = "keyless")]
+    receipt: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "
   snap check
   snap check --read-data
   snap check --read-data-subset $(date +%u)/7
+  snap check --receipt /mnt/stick/snap-receipt.json
   snap check --keyless -r /mnt/copy-at-the-other-site";
 
 impl Args {
@@ -44,7 +54,10 @@ impl Args {
             }
             false => {
                 let repository = unlock::open(context)?;
-                check(&repository, self.part(), &Reporter::start(context, Channel::Findings))?
+                let reporter = Reporter::start(context, Channel::Findings);
+                let mut report = check(&repository, self.part(), &reporter)?;
+                self.compare(context, &repository, &mut report, &reporter)?;
+                report
             }
         };
         if context.options.json {
@@ -57,6 +70,28 @@ impl Args {
             (true, false) => Outcome::Unjudged,
             (false, _) => Outcome::Damaged,
         })
+    }
+
+    /// Compares with what this host, and whoever keeps the receipt, saw before.
+    fn compare(&self, context: &Context, repository: &Repository, report: &mut CheckReport, progress: &dyn Progress) -> Result<()> {
+        let mut find = |doubt: Doubt, file: &Path| {
+            let finding = Finding { object: "the store".into(), problem: format!("{doubt} (as {} says)", show_path(file)), repair: None };
+            progress.problem(&Problem::new(&finding.object, &finding.problem));
+            report.findings.push(finding);
+        };
+        if let Some(receipts) = witness::receipts(context) {
+            receipts.compare(repository)?.into_iter().for_each(|(doubt, file)| find(doubt, &file));
+        }
+        let Some(file) = &self.receipt else { return Ok(()) };
+        let next = match Receipt::load(file)? {
+            Some(receipt) => {
+                let (doubts, next) = receipt.compare(repository)?;
+                doubts.into_iter().for_each(|doubt| find(doubt, file));
+                next
+            }
+            None => Receipt::of(repository)?,
+        };
+        next.save(file)
     }
 
     fn part(&self) -> ReadData {
@@ -87,6 +122,7 @@ fn print_json(report: &CheckReport) -> Result<()> {
         "unsupported": report.unsupported,
         "affected": report.affected.iter().map(affected_json).collect::<Vec<_>>(),
         "notes": report.notes,
+        "next": commands(report),
         "snapshots": report.snapshots,
         "packs": report.packs,
         "packs_read": report.packs_read,
@@ -97,7 +133,7 @@ fn print_json(report: &CheckReport) -> Result<()> {
 }
 
 /// Ranges are pairs of offset and length; without a path the snapshot's list of files is hurt.
-fn affected_json(affected: &Affected) -> serde_json::Value {
+pub fn affected_json(affected: &Affected) -> serde_json::Value {
     let path = (!affected.path.is_empty()).then(|| format!("/{}", json::text(&affected.path)));
     json!({ "snapshot": affected.snapshot, "path": path, "ranges": affected.ranges })
 }
@@ -116,6 +152,7 @@ fn print_text(report: &CheckReport, context: &Context) -> Result<()> {
     for note in &report.notes {
         output::print(&format!("note: {}", output::harmless(note)))?;
     }
+    next_steps(report)?;
     let read = match report.packs_read {
         0 => String::new(),
         packs => format!(", read {} ({})", show::count(packs, "pack"), show::size(report.bytes_read)),
@@ -131,7 +168,42 @@ fn print_text(report: &CheckReport, context: &Context) -> Result<()> {
     })
 }
 
-fn lost(affected: &Affected) -> String {
+/// The commands that help against what was found, in their order.
+fn commands(report: &CheckReport) -> Vec<String> {
+    const PACKS_NAMED: usize = 8;
+    let remedies = report.remedies();
+    let packs: Vec<String> = remedies.iter().filter(|remedy| matches!(remedy, Remedy::Pack(_))).map(Remedy::command).collect();
+    let mut commands = Vec::new();
+    if remedies.contains(&Remedy::Index) {
+        commands.push(Remedy::Index.command());
+    }
+    match packs.len() {
+        0 => {}
+        1..=PACKS_NAMED => {
+            let names: Vec<&str> = packs.iter().filter_map(|command| command.rsplit(' ').next()).collect();
+            commands.push(format!("snap repair packs {}", names.join(" ")));
+        }
+        _ => commands.push("snap repair packs --read-data".into()),
+    }
+    if remedies.contains(&Remedy::Snapshots) {
+        commands.push(Remedy::Snapshots.command());
+    }
+    commands
+}
+
+/// Says what to run next.
+pub fn next_steps(report: &CheckReport) -> Result<()> {
+    for command in commands(report) {
+        let when = match command.starts_with("snap repair snapshots") {
+            true => " (after a new backup and snap repair packs: they may bring back what is lost)",
+            false => "",
+        };
+        output::print(&format!("next: {command}{when}"))?;
+    }
+    Ok(())
+}
+
+pub fn lost(affected: &Affected) -> String {
     const RANGES_SHOWN: usize = 8;
     let snapshot = format!("snapshot {}", affected.snapshot.short());
     if affected.path.is_empty() {

@@ -51,6 +51,48 @@ pub struct SecretOptions {
     /// File that holds the key of a repository made with a key file [env: SNAP_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// File that holds the 24 recovery words of the repository, in the place of password or key file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub recovery_words: Option<PathBuf>,
+}
+
+/// Flags that say where a new secret is.
+#[derive(clap::Args, Default)]
+#[command(next_help_heading = "The new password or key file")]
+pub struct NewSecretOptions {
+    /// File that holds the new password [env: SNAP_NEW_PASSWORD_FILE, or the password itself in SNAP_NEW_PASSWORD]
+    #[arg(long, value_name = "FILE")]
+    pub new_password_file: Option<PathBuf>,
+    /// Command that prints the new password [env: SNAP_NEW_PASSWORD_COMMAND]
+    #[arg(long, value_name = "COMMAND")]
+    pub new_password_command: Option<OsString>,
+    /// Key file to open with from now on; made if there is none [env: SNAP_NEW_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub new_key_file: Option<PathBuf>,
+}
+
+/// Flags that say which repository is read from, and where its secret is.
+#[derive(clap::Args, Default)]
+#[command(next_help_heading = "The repository to copy from")]
+pub struct FromOptions {
+    /// Folder of the repository to copy from [env: SNAP_FROM_REPOSITORY]
+    #[arg(long, value_name = "DIR")]
+    pub from_repo: Option<PathBuf>,
+    /// File whose first line is the folder of the repository to copy from [env: SNAP_FROM_REPOSITORY_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub from_repository_file: Option<PathBuf>,
+    /// File that holds its password [env: SNAP_FROM_PASSWORD_FILE, or the password itself in SNAP_FROM_PASSWORD]
+    #[arg(long, value_name = "FILE")]
+    pub from_password_file: Option<PathBuf>,
+    /// Command that prints its password [env: SNAP_FROM_PASSWORD_COMMAND]
+    #[arg(long, value_name = "COMMAND")]
+    pub from_password_command: Option<OsString>,
+    /// File that holds its key [env: SNAP_FROM_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub from_key_file: Option<PathBuf>,
+    /// File that holds its 24 recovery words
+    #[arg(long, value_name = "FILE")]
+    pub from_recovery_words: Option<PathBuf>,
 }
 
 /// Variables of the process. An empty one counts as not set.

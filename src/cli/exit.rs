@@ -43,7 +43,7 @@ const CODES: &[(u8, &str)] = &[
     (4, "the captured command failed; no snapshot was saved"),
     (10, "there is no repository at this place"),
     (11, "the repository changed meanwhile; run the command again"),
-    (12, "wrong password or key file"),
+    (12, "wrong password, key file or recovery words"),
     (20, "stored data is damaged or missing"),
     (130, "interrupted (129 by SIGHUP, 143 by SIGTERM)"),
 ];
@@ -113,7 +113,7 @@ fn code(error: &Error) -> u8 {
         Error::Command { .. } => 4,
         Error::NoRepository { .. } => 10,
         Error::Conflict(_) => 11,
-        Error::WrongKey => 12,
+        Error::WrongKey | Error::WrongWords(_) => 12,
         Error::Interrupted => 130,
         _ => 1,
     }
@@ -139,10 +139,14 @@ fn hint(error: &Error) -> Option<&'static str> {
         Error::NoRepository { .. } => "snap init -r DIR makes one; if there was one, is the disk mounted?",
         Error::AlreadyThere { .. } => "snap snapshots -r DIR shows what an existing repository holds",
         Error::WrongKey => "a repository made with a key file opens with --key-file, one made with a password with the password",
+        Error::WrongWords(_) => {
+            "compare the words with the sheet, one by one, and the sheet's repository id with that of snap cat manifest"
+        }
         Error::Damaged { .. } => "snap check says what else is damaged and which snapshots it hurts",
         Error::Unsupported { .. } => "snap version shows what this build reads; install a newer one",
         Error::Conflict(_) => "run the command again",
         Error::ReadBack(_) => "test the memory (memtest86+) before you trust this machine; nothing was committed",
+        Error::Refused { hint, .. } => hint,
         Error::EmptyStream { .. } => "if an empty stream is right, say --allow-empty",
         Error::Command { outcome, .. } if outcome.starts_with("could not be started") => "is it installed, and in the PATH of this user?",
         Error::Command { stderr_tail, .. } if stderr_tail.is_empty() => "the command said nothing on standard error; run it by hand",
@@ -232,6 +236,7 @@ mod tests {
             (Error::Command { program: "x".into(), outcome: "failed".into(), stderr_tail: Vec::new() }, 4),
             (Error::NoRepository { location: "x".into() }, 10),
             (Error::WrongKey, 12),
+            (Error::WrongWords("x".into()), 12),
             (Error::damaged("x", "y"), 20),
             (storage(StorageErrorKind::Short), 20),
             (storage(StorageErrorKind::Full), 1),

@@ -31,6 +31,7 @@ impl Args {
             let location = output::harmless(&repository.location());
             output::print(&format!("repository {} created at {location}", repository.id().short()))?;
             output::print("Keep the password or key file safe, and a copy elsewhere: without it nothing can be restored.")?;
+            output::print("For the day it is lost: snap key export makes a recovery sheet to print.")?;
         }
         Ok(Outcome::Done)
     }

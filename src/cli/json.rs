@@ -34,6 +34,9 @@ pub fn snapshot(stored: &Stored) -> Value {
     if let Some(parent) = snapshot.parent {
         value["parent"] = json!(parent);
     }
+    if let Some(original) = snapshot.original {
+        value["original"] = json!(original);
+    }
     value
 }
 
@@ -70,9 +73,7 @@ pub fn node(entry: &Entry) -> Value {
         "user": text(&meta.user),
         "group": text(&meta.group),
     });
-    if std::str::from_utf8(&path).is_err() {
-        value["path_hex"] = path.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
-    }
+    exact_path(&mut value, &path);
     match &entry.node {
         Node::Symlink { target } | Node::HardLink { target } => value["linktarget"] = text(target).into(),
         Node::CharDevice { device } | Node::BlockDevice { device } => value["device"] = json!(device),
@@ -86,6 +87,13 @@ pub fn node(entry: &Entry) -> Value {
         Flaw::Changed => value["flaw"] = "changed".into(),
     }
     value
+}
+
+/// Adds the bytes of a path that is not text.
+pub fn exact_path(value: &mut Value, path: &[u8]) {
+    if std::str::from_utf8(path).is_err() {
+        value["path_hex"] = path.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
+    }
 }
 
 /// Exact where the bytes are text, else with the others escaped.

@@ -54,13 +54,18 @@ pub fn read_secret(path: &Path) -> Result<(Zeroizing<Vec<u8>>, bool)> {
 
 /// Makes a new key file: 32 random bytes as hex, durable before anything is locked with them.
 pub fn create(path: &Path, world: &World) -> Result<()> {
-    let failed = |error| Error::file("create the key file", path, error);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     let random = Zeroizing::new(world.random::<32>());
     let mut line = Zeroizing::new(String::with_capacity(65));
     random.iter().for_each(|byte| line.extend([byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))));
     line.push('\n');
-    let written = file.write_all(line.as_bytes()).and_then(|()| file.sync_all());
+    write_new(path, line.as_bytes(), "create the key file")
+}
+
+/// Makes a file that only its owner can read, durable; never replaces one.
+pub fn write_new(path: &Path, bytes: &[u8], action: &'static str) -> Result<()> {
+    let failed = |error| Error::file(action, path, error);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     written.and_then(|()| File::open(folder)?.sync_all()).map_err(|error| {
         let _ = std::fs::remove_file(path);

@@ -83,7 +83,7 @@ impl Args {
 }
 
 /// Mode, owner, size and time.
-fn long(entry: &Entry) -> String {
+pub fn long(entry: &Entry) -> String {
     let meta = &entry.meta;
     let owner = |name: &[u8], id: u32| if name.is_empty() { id.to_string() } else { show_bytes(name) };
     let time = json::time(meta.mtime).map_or_else(|| "?".into(), show::time);

@@ -8,26 +8,37 @@ mod cat;
 mod check;
 mod completions;
 mod context;
+mod copy;
+mod diff;
 mod dump;
 mod exit;
+mod find;
+mod forget;
 mod init;
 mod input;
 mod json;
+mod key;
 mod keyfile;
 mod ls;
 mod output;
 mod prune;
+mod recovery;
+mod rekey;
+mod repair;
 mod report;
 mod restore;
 mod secret;
 mod select;
+mod sheet;
 mod show;
 mod signals;
 mod snapshots;
 mod stats;
 mod summary;
+mod tag;
 mod unlock;
 mod version;
+mod witness;
 mod words;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -73,8 +84,16 @@ enum Command {
     Snapshots(snapshots::Args),
     Ls(ls::Args),
     Prune(prune::Args),
+    Find(find::Args),
+    Diff(diff::Args),
+    Tag(tag::Args),
+    Forget(Box<forget::Args>),
     Check(check::Args),
+    Repair(repair::Args),
     Stats(stats::Args),
+    Copy(Box<copy::Args>),
+    Key(Box<key::Args>),
+    Rekey(rekey::Args),
     Cat(cat::Args),
     Version(version::Args),
     Completions(completions::Args),
@@ -90,12 +109,29 @@ impl Command {
             Self::Snapshots(args) => args.run(context),
             Self::Ls(args) => args.run(context),
             Self::Prune(args) => args.run(context),
+            Self::Find(args) => args.run(context),
+            Self::Diff(args) => args.run(context),
+            Self::Tag(args) => args.run(context),
+            Self::Forget(args) => args.run(context),
             Self::Check(args) => args.run(context),
+            Self::Repair(args) => args.run(context),
             Self::Stats(args) => args.run(context),
+            Self::Copy(args) => args.run(context),
+            Self::Key(args) => args.run(context),
+            Self::Rekey(args) => args.run(context),
             Self::Cat(args) => args.run(context),
             Self::Version(args) => args.run(context),
             Self::Completions(args) => args.run(context),
         }
+    }
+}
+
+/// Keeps keys and passwords out of core dumps, and this process's memory from others of the same user. What we start is as it would be.
+fn hide_memory(environment: &Environment) {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    if environment.get("SNAP_ALLOW_CORE_DUMPS").is_none() {
+        // Where it is not to be had, everything else works.
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     }
 }
 
@@ -106,7 +142,9 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return exit::of_parsing(&error),
     };
-    let context = Context { options: cli.options, environment: Environment::of_process(), signals: Signals::watch() };
+    let environment = Environment::of_process();
+    hide_memory(&environment);
+    let context = Context { options: cli.options, environment, signals: Signals::watch() };
     let result = catch_unwind(AssertUnwindSafe(|| cli.command.run(&context)));
     exit::of_running(result, &context)
 }
@@ -148,6 +186,23 @@ mod tests {
             "snap cat key 12",
             "snap prune -n --max-unused 10% --max-repack-size 5G",
             "snap prune --keep-daily 7 -w 4",
+            "snap repair index -n",
+            "snap repair packs 3f2a 40dc --dry-run",
+            "snap repair packs --read-data",
+            "snap repair snapshots latest",
+            "snap forget --keep-daily 7 --keep-weekly -1 --keep-tag a,b --group-by host,tags --host h -n",
+            "snap forget 40dc1520 latest~3 --dry-run",
+            "snap tag --add a,b --remove c latest",
+            "snap tag --tag old --set new",
+            "snap diff --metadata 40dc1520:/etc latest:/etc",
+            "snap find -i *.conf passwd -s latest --host h -l",
+            "snap key add --new-key-file k --label x",
+            "snap key passwd",
+            "snap key remove 12 --force",
+            "snap key export sheet.html --html",
+            "snap key import --recovery-words w",
+            "snap copy --from-repo /a --from-password-file p latest --host h --tag t -n",
+            "snap rekey --to /b --new-password-file p",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
@@ -155,9 +210,19 @@ mod tests {
             "snap",
             "snap prune latest",
             "snap prune --grace 1d --exclusive",
+            "snap tag latest",
+            "snap tag --set a --add b latest",
+            "snap find",
+            "snap diff latest",
             "snap check --read-data --read-data-subset 5%",
             "snap restore latest",
+            "snap key",
+            "snap key export",
+            "snap key export f --show",
+            "snap rekey",
             "snap -q -v stats",
+            "snap repair",
+            "snap repair packs 3f --read-data",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
-use super::{output, show, unlock};
+use super::{output, show, unlock, witness};
 use crate::error::{Error, Result};
 use crate::ops::prune::{Figures, MaxUnused, PruneOptions, PruneReport, prepare};
+use crate::repo::Repository;
 
 /// Free the space of what no snapshot needs any more
 ///
@@ -108,20 +109,30 @@ impl Args {
             ..PruneOptions::new(unlock::host())
         };
         let repository = unlock::open(context)?;
-        let reporter = Reporter::start(context, Channel::Stdout);
-        let prepared = prepare(&repository, &options, &reporter)?;
-        if !context.options.json && !context.options.quiet {
-            reporter.say(&plan_text(prepared.figures()));
-        }
-        let report = if self.dry_run { prepared.report() } else { prepared.run()? };
-        drop(reporter);
-        if context.options.json {
-            output::print_json(&report_json(&report, self.dry_run))?;
-        } else if !context.options.quiet {
-            output::print(&report_text(&report, &options))?;
-        }
-        Ok(if report.damaged.is_empty() { Outcome::Done } else { Outcome::Damaged })
+        witness::require(context, &repository)?;
+        run(context, &repository, &options)
     }
+}
+
+/// Prunes, and says what was done.
+pub fn run(context: &Context, repository: &Repository, options: &PruneOptions) -> Result<Outcome> {
+    let (is_json, is_silent) = (context.options.json, context.options.quiet);
+    let reporter = Reporter::start(context, Channel::Stdout);
+    let prepared = prepare(repository, options, &reporter)?;
+    if !is_json && !is_silent {
+        reporter.say(&plan_text(prepared.figures()))?;
+    }
+    let report = if options.dry_run { prepared.report() } else { prepared.run()? };
+    drop(reporter);
+    if !options.dry_run {
+        witness::note(context, repository);
+    }
+    if is_json {
+        output::print_json(&report_json(&report, options.dry_run))?;
+    } else if !is_silent {
+        output::print(&report_text(&report, options))?;
+    }
+    Ok(if report.damaged.is_empty() { Outcome::Done } else { Outcome::Damaged })
 }
 
 fn parse_max_unused(text: &str) -> std::result::Result<MaxUnused, String> {

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::context::Context;
 use super::output::{self, Cleaner};
-use crate::error::{show, show_bytes};
+use crate::error::{Result, show, show_bytes};
 use crate::progress::{Problem, Progress, Stage};
 use crate::source::StderrSink;
 
@@ -89,10 +89,16 @@ impl Reporter {
         self.shared.bytes.load(Ordering::Relaxed)
     }
 
-    /// Prints a line of the answer.
-    pub fn say(&self, text: &str) {
-        // If nobody listens, the summary, which comes last, will see it too.
-        self.shared.without_bar(|| drop(output::print(text)));
+    /// Prints a line to standard output without disturbing the bar.
+    pub fn say(&self, line: &str) -> Result<()> {
+        let mut outcome = Ok(());
+        self.shared.without_bar(|| outcome = output::print(line));
+        outcome
+    }
+
+    /// Prints to standard error without disturbing the bar.
+    pub fn say_error(&self, text: &str) {
+        self.shared.above_bar(text);
     }
 
     /// Passes on what a command says, harmless for a terminal; not with --json or -q.
@@ -262,11 +268,13 @@ fn name(stage: Stage) -> &'static str {
         Stage::Opening => "opening",
         Stage::BackingUp => "backing up",
         Stage::Planning => "planning",
+        Stage::Copying => "copying",
         Stage::Restoring => "restoring",
         Stage::Rewriting => "rewriting",
         Stage::Deleting => "deleting",
         Stage::CheckingStructure => "checking structure",
         Stage::CheckingData => "checking data",
+        Stage::Repairing => "repairing",
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which password or key file opens the repository, and reading it.
 //!
 //! Flags beat variables beat systemd's credentials beat asking. Two secrets on one level are an error, and never a guess.
+//! There may be three secrets: one's own, a new one, and that of a repository to copy from.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -9,12 +10,13 @@ use std::process::{Command, Stdio};
 
 use zeroize::Zeroizing;
 
-use super::context::{Context, Environment, SecretOptions};
+use super::context::{Context, Environment, FromOptions, NewSecretOptions, SecretOptions};
 use super::keyfile::{self, Guard};
-use super::{output, words};
+use super::{output, recovery, words};
 use crate::crypto::Secret;
 use crate::error::{Error, Result, show, show_bytes};
 use crate::limits::*;
+use crate::source::SECRET_PREFIXES;
 use crate::world::World;
 
 /// Where a secret comes from.
@@ -25,14 +27,89 @@ pub enum Origin {
     Password(OsString),
     PasswordDescriptor(OsString),
     KeyFile(PathBuf, Guard),
+    /// Recovery words.
+    WordsFile(PathBuf),
     Asking,
 }
 
-/// Whether the secret opens a repository or is to lock a new one.
+/// Whether the secret opens a repository or is to lock a new slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     Open,
     Create,
+}
+
+/// Whose secret it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Own,
+    New,
+    From,
+}
+
+/// What the flags of a role say.
+pub struct Given {
+    role: Role,
+    password_file: Option<PathBuf>,
+    password_command: Option<OsString>,
+    key_file: Option<PathBuf>,
+    words: Option<PathBuf>,
+}
+
+impl Role {
+    fn flag(self, name: &str) -> String {
+        let prefix = match self {
+            Self::Own => "",
+            Self::New => "new-",
+            Self::From => "from-",
+        };
+        format!("--{prefix}{name}")
+    }
+
+    fn variable(self, name: &str) -> String {
+        let prefix = match self {
+            Self::Own => "",
+            Self::New => "NEW_",
+            Self::From => "FROM_",
+        };
+        format!("SNAP_{prefix}{name}")
+    }
+}
+
+impl From<&SecretOptions> for Given {
+    fn from(options: &SecretOptions) -> Self {
+        Self {
+            role: Role::Own,
+            password_file: options.password_file.clone(),
+            password_command: options.password_command.clone(),
+            key_file: options.key_file.clone(),
+            words: options.recovery_words.clone(),
+        }
+    }
+}
+
+impl From<&NewSecretOptions> for Given {
+    fn from(options: &NewSecretOptions) -> Self {
+        Self {
+            role: Role::New,
+            password_file: options.new_password_file.clone(),
+            password_command: options.new_password_command.clone(),
+            key_file: options.new_key_file.clone(),
+            words: None,
+        }
+    }
+}
+
+impl From<&FromOptions> for Given {
+    fn from(options: &FromOptions) -> Self {
+        Self {
+            role: Role::From,
+            password_file: options.from_password_file.clone(),
+            password_command: options.from_password_command.clone(),
+            key_file: options.from_key_file.clone(),
+            words: options.from_recovery_words.clone(),
+        }
+    }
 }
 
 impl Guard {
@@ -42,9 +119,10 @@ impl Guard {
 }
 
 /// The secret for the repository at `location`.
-pub fn get(context: &Context, location: &str, purpose: Purpose) -> Result<Secret> {
-    match choose(&context.options.secret, &context.environment)? {
-        Origin::Password(password) => password_of("SNAP_PASSWORD", Zeroizing::new(password.as_bytes().to_vec())),
+pub fn get(context: &Context, given: &Given, location: &str, purpose: Purpose) -> Result<Secret> {
+    let variable = |name| given.role.variable(name);
+    match choose(given, &context.environment)? {
+        Origin::Password(password) => password_of(&variable("PASSWORD"), Zeroizing::new(password.as_bytes().to_vec())),
         Origin::PasswordFile(path, guard) => {
             let (bytes, is_private) = keyfile::read_secret(&path)?;
             if !is_private && guard.is_ours() && !context.options.quiet {
@@ -52,7 +130,7 @@ pub fn get(context: &Context, location: &str, purpose: Purpose) -> Result<Secret
             }
             password_of(&show(&path), without_line_end(bytes))
         }
-        Origin::PasswordDescriptor(number) => from_descriptor(&number),
+        Origin::PasswordDescriptor(number) => from_descriptor(&variable("PASSWORD_FD"), &number),
         Origin::PasswordCommand(command) => from_command(&command, context),
         Origin::KeyFile(path, guard) => {
             if purpose == Purpose::Create && guard.is_ours() && !path.exists() {
@@ -62,31 +140,42 @@ pub fn get(context: &Context, location: &str, purpose: Purpose) -> Result<Secret
             }
             Ok(Secret::KeyFile(keyfile::read(&path, guard)?))
         }
-        Origin::Asking => ask(location, purpose),
+        Origin::WordsFile(_) if purpose == Purpose::Create => {
+            Err(Error::Usage("A repository cannot be made with recovery words; it gets words of its own".into()))
+        }
+        Origin::WordsFile(path) => recovery::read(&path),
+        Origin::Asking => ask(given.role, location, purpose),
     }
 }
 
 /// Where the secret comes from.
-fn choose(options: &SecretOptions, environment: &Environment) -> Result<Origin> {
+fn choose(given: &Given, environment: &Environment) -> Result<Origin> {
+    let role = given.role;
     let flags = [
-        ("--password-file", options.password_file.clone().map(|path| Origin::PasswordFile(path, Guard::Mode))),
-        ("--password-command", options.password_command.clone().map(Origin::PasswordCommand)),
-        ("--key-file", options.key_file.clone().map(|path| Origin::KeyFile(path, Guard::Mode))),
+        (role.flag("password-file"), given.password_file.clone().map(|path| Origin::PasswordFile(path, Guard::Mode))),
+        (role.flag("password-command"), given.password_command.clone().map(Origin::PasswordCommand)),
+        (role.flag("key-file"), given.key_file.clone().map(|path| Origin::KeyFile(path, Guard::Mode))),
+        (role.flag("recovery-words"), given.words.clone().map(Origin::WordsFile)),
     ];
-    let text = |name| environment.get(name).map(OsStr::to_owned);
+    let variable = |name: &str, origin: &dyn Fn(&OsStr) -> Origin| {
+        let name = role.variable(name);
+        let origin = environment.get(&name).map(origin);
+        (name, origin)
+    };
+    let password = role.variable("PASSWORD");
     let variables = [
         // An empty password is an error and not the absence of one.
-        ("SNAP_PASSWORD", environment.get_even_empty("SNAP_PASSWORD").map(|password| Origin::Password(password.to_owned()))),
-        ("SNAP_PASSWORD_FILE", environment.path("SNAP_PASSWORD_FILE").map(|path| Origin::PasswordFile(path, Guard::Mode))),
-        ("SNAP_PASSWORD_COMMAND", text("SNAP_PASSWORD_COMMAND").map(Origin::PasswordCommand)),
-        ("SNAP_PASSWORD_FD", text("SNAP_PASSWORD_FD").map(Origin::PasswordDescriptor)),
-        ("SNAP_KEY_FILE", environment.path("SNAP_KEY_FILE").map(|path| Origin::KeyFile(path, Guard::Mode))),
+        (password.clone(), environment.get_even_empty(&password).map(|password| Origin::Password(password.to_owned()))),
+        variable("PASSWORD_FILE", &|path| Origin::PasswordFile(path.into(), Guard::Mode)),
+        variable("PASSWORD_COMMAND", &|command| Origin::PasswordCommand(command.into())),
+        variable("PASSWORD_FD", &|number| Origin::PasswordDescriptor(number.into())),
+        variable("KEY_FILE", &|path| Origin::KeyFile(path.into(), Guard::Mode)),
     ];
-    let folder = environment.path("CREDENTIALS_DIRECTORY");
+    let folder = environment.path("CREDENTIALS_DIRECTORY").filter(|_| role == Role::Own);
     let credential = |name: &str| folder.as_ref().map(|folder| folder.join(name)).filter(|path| path.exists());
     let credentials = [
-        ("the credential snap.password", credential("snap.password").map(|path| Origin::PasswordFile(path, Guard::ServiceManager))),
-        ("the credential snap.key", credential("snap.key").map(|path| Origin::KeyFile(path, Guard::ServiceManager))),
+        ("the credential snap.password".into(), credential("snap.password").map(|path| Origin::PasswordFile(path, Guard::ServiceManager))),
+        ("the credential snap.key".into(), credential("snap.key").map(|path| Origin::KeyFile(path, Guard::ServiceManager))),
     ];
     for level in [&flags[..], &variables, &credentials] {
         if let Some(origin) = only_one(level)? {
@@ -97,8 +186,8 @@ fn choose(options: &SecretOptions, environment: &Environment) -> Result<Origin> 
 }
 
 /// The one that is given, if any.
-pub fn only_one<T: Clone>(level: &[(&str, Option<T>)]) -> Result<Option<T>> {
-    let given: Vec<(&str, &T)> = level.iter().filter_map(|(name, value)| Some((*name, value.as_ref()?))).collect();
+pub fn only_one<N: AsRef<str>, T: Clone>(level: &[(N, Option<T>)]) -> Result<Option<T>> {
+    let given: Vec<(&str, &T)> = level.iter().filter_map(|(name, value)| Some((name.as_ref(), value.as_ref()?))).collect();
     match given[..] {
         [] => Ok(None),
         [(_, value)] => Ok(Some(value.clone())),
@@ -123,11 +212,11 @@ fn without_line_end(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     bytes
 }
 
-fn from_descriptor(number: &OsStr) -> Result<Secret> {
+fn from_descriptor(variable: &str, number: &OsStr) -> Result<Secret> {
     let number: Option<u32> = number.to_str().and_then(|text| text.parse().ok());
-    let number = number.ok_or_else(|| Error::Usage("SNAP_PASSWORD_FD is not the number of a file descriptor".into()))?;
+    let number = number.ok_or_else(|| Error::Usage(format!("{variable} is not the number of a file descriptor")))?;
     let (bytes, _) = keyfile::read_secret(Path::new(&format!("/dev/fd/{number}")))?;
-    password_of("SNAP_PASSWORD_FD", without_line_end(bytes))
+    password_of(variable, without_line_end(bytes))
 }
 
 /// What the command prints. It gets no standard input, which may be the dump, and none of our secrets.
@@ -136,7 +225,7 @@ fn from_command(text: &OsStr, context: &Context) -> Result<Secret> {
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).stdin(Stdio::null()).stderr(Stdio::inherit());
     for (name, _) in std::env::vars_os() {
-        if [&b"SNAP_PASSWORD"[..], b"SNAP_KEY"].iter().any(|prefix| name.as_bytes().starts_with(prefix)) {
+        if SECRET_PREFIXES.iter().any(|prefix| name.as_bytes().starts_with(prefix)) {
             command.env_remove(name);
         }
     }
@@ -155,30 +244,32 @@ fn from_command(text: &OsStr, context: &Context) -> Result<Secret> {
     password_of(&format!("the output of {}", show_bytes(words[0].as_bytes())), without_line_end(printed))
 }
 
-fn ask(location: &str, purpose: Purpose) -> Result<Secret> {
+fn ask(role: Role, location: &str, purpose: Purpose) -> Result<Secret> {
     let location = output::harmless(location);
     let prompt = match purpose {
         Purpose::Open => format!("Password for {location}: "),
         Purpose::Create => format!("New password for {location}: "),
     };
-    let password = ask_once(&prompt)?;
-    if purpose == Purpose::Create && *ask_once("The same again: ")? != *password {
+    let hint = || {
+        let flags = ["password-file", "password-command", "key-file"].map(|name| role.flag(name)).join(", ");
+        format!("No password is given and there is no terminal to ask at; use {flags} or {}", role.variable("PASSWORD"))
+    };
+    let password = ask_once(&prompt, &hint)?;
+    if purpose == Purpose::Create && *ask_once("The same again: ", &hint)? != *password {
         return Err(Error::Usage("The two passwords differ".into()));
     }
     password_of("your answer", password)
 }
 
-fn ask_once(prompt: &str) -> Result<Zeroizing<Vec<u8>>> {
+/// Asks at the terminal, without showing the answer. `hint` says what to do where there is none.
+pub fn ask_once(prompt: &str, hint: &dyn Fn() -> String) -> Result<Zeroizing<Vec<u8>>> {
     let config = rpassword::ConfigBuilder::new().build();
     match rpassword::prompt_password_with_config(prompt, config) {
         Ok(password) => Ok(Zeroizing::new(password.into_bytes())),
         Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Err(Error::Interrupted),
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(Error::Usage("No password was entered".into())),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(Error::Usage("Nothing was entered".into())),
         // There is no terminal.
-        Err(_) => Err(Error::Usage(
-            "No password is given and there is no terminal to ask at; use --password-file, --password-command, --key-file or SNAP_PASSWORD"
-                .into(),
-        )),
+        Err(_) => Err(Error::Usage(hint())),
     }
 }
 
@@ -186,8 +277,9 @@ fn ask_once(prompt: &str) -> Result<Zeroizing<Vec<u8>>> {
 mod tests {
     use super::*;
 
-    fn options(password_file: Option<&str>, key_file: Option<&str>) -> SecretOptions {
-        SecretOptions { password_file: password_file.map(Into::into), key_file: key_file.map(Into::into), password_command: None }
+    fn options(password_file: Option<&str>, key_file: Option<&str>) -> Given {
+        let (password_file, key_file) = (password_file.map(Into::into), key_file.map(Into::into));
+        (&SecretOptions { password_file, key_file, ..SecretOptions::default() }).into()
     }
 
     #[test]
@@ -206,6 +298,23 @@ mod tests {
         let variables = Environment::of(&[("SNAP_PASSWORD", "x"), ("SNAP_PASSWORD_FD", "3")]);
         let error = choose(&options(None, None), &variables).unwrap_err().to_string();
         assert_eq!(error, "Both SNAP_PASSWORD and SNAP_PASSWORD_FD are given; choose one");
+    }
+
+    #[test]
+    fn each_role_has_its_own_names() {
+        let variables = Environment::of(&[("SNAP_PASSWORD", "own"), ("SNAP_NEW_PASSWORD", "new"), ("SNAP_FROM_KEY_FILE", "from")]);
+        let new = NewSecretOptions::default();
+        assert_eq!(choose(&(&new).into(), &variables).unwrap(), Origin::Password("new".into()));
+        let from = FromOptions::default();
+        assert_eq!(choose(&(&from).into(), &variables).unwrap(), Origin::KeyFile("from".into(), Guard::Mode));
+        let both = NewSecretOptions { new_password_file: Some("a".into()), new_key_file: Some("b".into()), ..new };
+        let error = choose(&(&both).into(), &variables).unwrap_err().to_string();
+        assert_eq!(error, "Both --new-password-file and --new-key-file are given; choose one");
+        // The service manager's credentials are for the repository itself.
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("snap.key"), "x").unwrap();
+        let variables = Environment::of(&[("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap())]);
+        assert_eq!(choose(&(&from).into(), &variables).unwrap(), Origin::Asking);
     }
 
     #[test]

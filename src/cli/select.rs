@@ -22,6 +22,10 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
+    pub fn is_empty(&self) -> bool {
+        self.host.is_empty() && self.name.is_empty() && self.tag.is_empty()
+    }
+
     pub fn filter(&self) -> SnapshotFilter {
         let tags = self.tag.iter().map(|list| tags(list)).filter(|tags| !tags.is_empty()).collect();
         SnapshotFilter { hosts: self.host.clone(), names: self.name.clone(), tags }

@@ -5,57 +5,98 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::context::{Context, Environment, Options};
+use super::context::{Context, Environment, FromOptions};
 use super::input;
-use super::secret::{self, Purpose, only_one};
+use super::secret::{self, Given, Purpose, only_one};
 use crate::backend::{Backend, Local, Place};
+use crate::crypto::Secret;
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::limits::*;
+use crate::ops::keys;
 use crate::repo::{Opening, Repository};
 use crate::world::World;
 
 /// Opens the repository.
 pub fn open(context: &Context) -> Result<Repository> {
-    open_store(context, store(context)?)
+    open_store(context, store(context)?, &own(context))
+}
+
+/// Opens the repository, and says with what.
+pub fn open_and_tell(context: &Context) -> Result<(Repository, Secret)> {
+    let store = store(context)?;
+    // Before anybody has to type a password.
+    require_manifest(&*store)?;
+    let secret = secret::get(context, &own(context), &store.location(), Purpose::Open)?;
+    Ok((open_with(context, store, secret.clone())?, secret))
+}
+
+/// Opens the repository to copy from.
+pub fn open_from(context: &Context, from: &FromOptions) -> Result<Repository> {
+    let given = [("--from-repo", from.from_repo.clone()), ("--from-repository-file", from.from_repository_file.clone())];
+    let missing = "No repository to copy from is given; use --from-repo DIR or set SNAP_FROM_REPOSITORY";
+    let location = location(&given, ["SNAP_FROM_REPOSITORY", "SNAP_FROM_REPOSITORY_FILE"], &context.environment, missing)?;
+    open_store(context, Arc::new(Local::new(location)), &from.into())
 }
 
 /// Makes the repository.
 pub fn create(context: &Context) -> Result<Repository> {
-    create_in(context, store(context)?)
+    create_in(context, store(context)?, &own(context))
 }
 
 /// Opens the repository, or makes one if there is none.
 pub fn open_or_create(context: &Context) -> Result<Repository> {
-    let store = store(context)?;
+    open_or_create_in(context, store(context)?, &own(context))
+}
+
+/// Opens the repository in a store, or makes one there if there is none.
+pub fn open_or_create_in(context: &Context, store: Arc<dyn Backend>, given: &Given) -> Result<Repository> {
     match has_manifest(&*store)? {
-        true => open_store(context, store),
-        false => create_in(context, store),
+        true => open_store(context, store, given),
+        false => create_in(context, store, given),
     }
 }
 
 /// The store of the repository, not opened.
 pub fn store(context: &Context) -> Result<Arc<dyn Backend>> {
-    Ok(Arc::new(Local::new(location(&context.options, &context.environment)?)))
+    let options = &context.options;
+    let given = [("--repo", options.repo.clone()), ("--repository-file", options.repository_file.clone())];
+    let missing = "No repository is given; use -r DIR or set SNAP_REPOSITORY";
+    Ok(Arc::new(Local::new(location(&given, ["SNAP_REPOSITORY", "SNAP_REPOSITORY_FILE"], &context.environment, missing)?)))
 }
 
-fn open_store(context: &Context, store: Arc<dyn Backend>) -> Result<Repository> {
+/// The store in a folder that was named as an argument.
+pub fn store_at(folder_name: &OsStr) -> Result<Arc<dyn Backend>> {
+    Ok(Arc::new(Local::new(folder(folder_name)?)))
+}
+
+fn own(context: &Context) -> Given {
+    (&context.options.secret).into()
+}
+
+fn open_store(context: &Context, store: Arc<dyn Backend>, given: &Given) -> Result<Repository> {
     // Before anybody has to type a password.
     require_manifest(&*store)?;
-    let secret = secret::get(context, &store.location(), Purpose::Open)?;
+    let secret = secret::get(context, given, &store.location(), Purpose::Open)?;
+    open_with(context, store, secret)
+}
+
+/// Opens the repository in a store with this secret.
+pub fn open_with(context: &Context, store: Arc<dyn Backend>, secret: Secret) -> Result<Repository> {
     Repository::open(store, opening(context, secret))
 }
 
-fn create_in(context: &Context, store: Arc<dyn Backend>) -> Result<Repository> {
+fn create_in(context: &Context, store: Arc<dyn Backend>, given: &Given) -> Result<Repository> {
     // Before a key file is made.
     if has_manifest(&*store)? {
         return Err(Error::AlreadyThere { location: store.location(), what: "a repository" });
     }
-    let secret = secret::get(context, &store.location(), Purpose::Create)?;
-    let label = format!("{}@{}", user(), host());
-    Repository::create(store, opening(context, secret), &label)
+    let secret = secret::get(context, given, &store.location(), Purpose::Create)?;
+    let repository = Repository::create(store, opening(context, secret), &maker())?;
+    keys::describe_first(&repository)?;
+    Ok(repository)
 }
 
-fn opening(context: &Context, secret: crate::crypto::Secret) -> Opening {
+fn opening(context: &Context, secret: Secret) -> Opening {
     let cache = if context.options.no_cache { None } else { cache(&context.environment) };
     Opening { secret, cache, world: World::system() }
 }
@@ -87,16 +128,19 @@ pub fn user() -> String {
     name.map_or_else(|| rustix::process::getuid().as_raw().to_string(), |user| user.name().to_string_lossy().into_owned())
 }
 
-/// The folder the repository is in.
-fn location(options: &Options, environment: &Environment) -> Result<PathBuf> {
-    let flags = [("--repo", options.repo.clone()), ("--repository-file", options.repository_file.clone())];
-    let variables =
-        [("SNAP_REPOSITORY", environment.path("SNAP_REPOSITORY")), ("SNAP_REPOSITORY_FILE", environment.path("SNAP_REPOSITORY_FILE"))];
-    let (level, in_file) = match only_one(&flags)? {
-        Some(path) => (path, options.repository_file.is_some()),
+/// Who is at work here, for notes on key slots.
+pub fn maker() -> String {
+    format!("{}@{}", user(), host())
+}
+
+/// The folder a repository is in: of flags and variables the first names it, the second a file that does.
+fn location(flags: &[(&str, Option<PathBuf>); 2], names: [&str; 2], environment: &Environment, missing: &str) -> Result<PathBuf> {
+    let variables = names.map(|name| (name, environment.path(name)));
+    let (level, in_file) = match only_one(flags)? {
+        Some(path) => (path, flags[1].1.is_some()),
         None => match only_one(&variables)? {
-            Some(path) => (path, environment.get("SNAP_REPOSITORY").is_none()),
-            None => return Err(Error::Usage("No repository is given; use -r DIR or set SNAP_REPOSITORY".into())),
+            Some(path) => (path, variables[0].1.is_none()),
+            None => return Err(Error::Usage(missing.into())),
         },
     };
     let path = if in_file { first_line(&level)? } else { level };
@@ -139,25 +183,30 @@ fn cache(environment: &Environment) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
+    fn own(flags: [Option<&str>; 2], environment: &Environment) -> Result<PathBuf> {
+        let flags = [("--repo", flags[0].map(PathBuf::from)), ("--repository-file", flags[1].map(PathBuf::from))];
+        location(&flags, ["SNAP_REPOSITORY", "SNAP_REPOSITORY_FILE"], environment, "none")
+    }
+
     #[test]
     fn flags_beat_variables() {
         let variables = Environment::of(&[("SNAP_REPOSITORY", "/env")]);
-        let flag = Options { repo: Some("/flag".into()), ..Options::default() };
-        assert_eq!(location(&flag, &variables).unwrap(), Path::new("/flag"));
-        assert_eq!(location(&Options::default(), &variables).unwrap(), Path::new("/env"));
-        assert!(location(&Options::default(), &Environment::of(&[("SNAP_REPOSITORY", "")])).is_err());
+        let flag = [Some("/flag"), None];
+        assert_eq!(own(flag, &variables).unwrap(), Path::new("/flag"));
+        assert_eq!(own([None; 2], &variables).unwrap(), Path::new("/env"));
+        assert!(own([None; 2], &Environment::of(&[("SNAP_REPOSITORY", "")])).is_err());
         let both = Environment::of(&[("SNAP_REPOSITORY", "/a"), ("SNAP_REPOSITORY_FILE", "/b")]);
-        let error = location(&Options::default(), &both).unwrap_err().to_string();
+        let error = own([None; 2], &both).unwrap_err().to_string();
         assert_eq!(error, "Both SNAP_REPOSITORY and SNAP_REPOSITORY_FILE are given; choose one");
-        assert!(location(&flag, &both).is_ok());
+        assert!(own(flag, &both).is_ok());
     }
 
     #[test]
     fn a_file_can_name_the_repository() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), " /srv/backup \nmore\n").unwrap();
-        let options = Options { repository_file: Some(file.path().into()), ..Options::default() };
-        assert_eq!(location(&options, &Environment::of(&[])).unwrap(), Path::new("/srv/backup"));
+        let named = [None, file.path().to_str()];
+        assert_eq!(own(named, &Environment::of(&[])).unwrap(), Path::new("/srv/backup"));
     }
 
     #[test]

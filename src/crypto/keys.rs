@@ -1,6 +1,7 @@
 //! The master key and what is derived from it: BLAKE3 `derive_key` with one constant context a purpose.
 
 use blake3::derive_key;
+use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::seal::SealKey;
@@ -21,6 +22,11 @@ impl MasterKey {
 
     pub(super) fn bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// Whether both are the same key, in constant time.
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
     }
 }
 

@@ -6,7 +6,9 @@
 mod keys;
 mod seal;
 mod unlock;
+mod words;
 
 pub use keys::{Keys, MasterKey};
 pub use seal::{Entropy, SEAL_BYTES, SealKey, Sealer};
 pub use unlock::{Secret, create_slot, open_slot};
+pub use words::{Recovery, WORDS, WordsError, is_word};

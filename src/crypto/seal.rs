@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
+use chacha20poly1305::aead::inout::InOutBuf;
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
-use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::Keys;
-use crate::format::codec::Write;
 use crate::format::envelope::{Header, Kind};
 use crate::id::RepositoryId;
 
@@ -38,21 +38,43 @@ impl SealKey {
 
     /// The plain text of a box, or nothing if it was not sealed with this key for this place.
     pub fn open(&self, associated_data: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
-        let (nonce, ciphertext) = sealed.split_at_checked(NONCE_BYTES)?;
-        let nonce: &[u8; NONCE_BYTES] = nonce.try_into().ok()?;
-        let mut plain = ciphertext.to_vec();
-        self.cipher().decrypt_in_place(&XNonce::from(*nonce), associated_data, &mut plain).ok()?;
+        let mut plain = Vec::new();
+        self.open_into(associated_data, sealed, &mut plain)?;
         Some(plain)
     }
 
+    /// As `open`, into memory that is used again: the plain text is the slice. On first use the memory is just as long.
+    pub fn open_into<'s>(&self, associated_data: &[u8], sealed: &[u8], scratch: &'s mut Vec<u8>) -> Option<&'s [u8]> {
+        let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_BYTES>()?;
+        let (ciphertext, tag) = ciphertext.split_last_chunk::<TAG_BYTES>()?;
+        let plain = room(scratch, ciphertext.len());
+        let buffer = InOutBuf::new(ciphertext, plain).expect("the same length");
+        self.cipher().decrypt_inout_detached(&XNonce::from(*nonce), associated_data, buffer, &Tag::from(*tag)).ok()?;
+        Some(plain)
+    }
+
+    /// The plain text encrypted, and its tag.
     pub(super) fn seal_with_nonce(&self, nonce: [u8; NONCE_BYTES], associated_data: &[u8], plain: &[u8]) -> Vec<u8> {
-        let mut sealed = Vec::with_capacity(plain.len() + SEAL_BYTES);
-        sealed.put_bytes(plain);
-        self.cipher()
-            .encrypt_in_place(&XNonce::from(nonce), associated_data, &mut sealed)
-            .expect("plain text is far below the cipher's 256 GiB");
+        let mut sealed = vec![0; plain.len() + TAG_BYTES];
+        self.encrypt(nonce, associated_data, plain, &mut sealed);
         sealed
     }
+
+    /// Writes ciphertext and tag to `sealed`, which is as long as both.
+    fn encrypt(&self, nonce: [u8; NONCE_BYTES], associated_data: &[u8], plain: &[u8], sealed: &mut [u8]) {
+        let (ciphertext, foot) = sealed.split_at_mut(plain.len());
+        let buffer = InOutBuf::new(plain, ciphertext).expect("the same length");
+        let tag = self.cipher().encrypt_inout_detached(&XNonce::from(nonce), associated_data, buffer);
+        foot.copy_from_slice(&tag.expect("plain text is far below the cipher's 256 GiB"));
+    }
+}
+
+/// So many bytes of memory, which only ever grows, so that it is not filled with zeros each time.
+fn room(scratch: &mut Vec<u8>, len: usize) -> &mut [u8] {
+    if scratch.len() < len {
+        scratch.resize(len, 0);
+    }
+    &mut scratch[..len]
 }
 
 /// Seals objects of one kind for one writing process. Not `Clone`: two would share nothing but the key, and need not exist.
@@ -79,14 +101,25 @@ impl Sealer {
         self.key.open(associated_data, sealed)
     }
 
+    /// As `open`, into memory that is used again.
+    pub fn open_into<'s>(&self, associated_data: &[u8], sealed: &[u8], scratch: &'s mut Vec<u8>) -> Option<&'s [u8]> {
+        self.key.open_into(associated_data, sealed, scratch)
+    }
+
     /// Seals `plain` for the place that the associated data names.
     pub fn seal(&self, associated_data: &[u8], plain: &[u8]) -> Vec<u8> {
+        let mut sealed = Vec::new();
+        self.seal_into(associated_data, plain, &mut sealed);
+        sealed
+    }
+
+    /// As `seal`, into memory that is used again.
+    pub fn seal_into<'s>(&self, associated_data: &[u8], plain: &[u8], scratch: &'s mut Vec<u8>) -> &'s [u8] {
         let nonce = self.nonce(associated_data, plain);
-        let sealed = self.key.seal_with_nonce(nonce, associated_data, plain);
-        let mut boxed = Vec::with_capacity(NONCE_BYTES + sealed.len());
-        boxed.put_bytes(&nonce);
-        boxed.put_bytes(&sealed);
-        boxed
+        let sealed = room(scratch, plain.len() + SEAL_BYTES);
+        sealed[..NONCE_BYTES].copy_from_slice(&nonce);
+        self.key.encrypt(nonce, associated_data, plain, &mut sealed[NONCE_BYTES..]);
+        sealed
     }
 
     fn nonce(&self, associated_data: &[u8], plain: &[u8]) -> [u8; NONCE_BYTES] {

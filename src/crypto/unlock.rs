@@ -16,11 +16,13 @@ use crate::limits::*;
 use crate::world::World;
 
 /// What a person or machine opens the repository with.
-#[derive(ZeroizeOnDrop)]
+#[derive(Clone, PartialEq, Eq, ZeroizeOnDrop)]
 pub enum Secret {
     Password(Vec<u8>),
     /// The bytes of a key file: random, at least 32.
     KeyFile(Vec<u8>),
+    /// Recovery words, as text: the master key itself, which needs no slot.
+    Words(Vec<u8>),
 }
 
 impl Secret {
@@ -29,10 +31,11 @@ impl Secret {
         matches!((self, method), (Self::Password(_), Method::Password { .. }) | (Self::KeyFile(_), Method::KeyFile))
     }
 
-    fn method(&self) -> Method {
+    fn method(&self) -> Result<Method> {
         match self {
-            Self::Password(_) => Method::Password { memory_kib: ARGON2_MEMORY_KIB, passes: ARGON2_PASSES, lanes: ARGON2_LANES },
-            Self::KeyFile(_) => Method::KeyFile,
+            Self::Password(_) => Ok(Method::Password { memory_kib: ARGON2_MEMORY_KIB, passes: ARGON2_PASSES, lanes: ARGON2_LANES }),
+            Self::KeyFile(_) => Ok(Method::KeyFile),
+            Self::Words(_) => Err(Error::Usage("Recovery words cannot be the secret of a key slot; they are the key itself".into())),
         }
     }
 }
@@ -44,9 +47,9 @@ struct SlotKeys {
 }
 
 /// A new slot that holds `master`.
-pub fn create_slot(master: &MasterKey, secret: &Secret, repository: RepositoryId, label: &str, world: &World) -> Result<Slot> {
+pub fn create_slot(master: &MasterKey, secret: &Secret, repository: RepositoryId, note: &SlotNote, world: &World) -> Result<Slot> {
     let mut slot = Slot {
-        method: secret.method(),
+        method: secret.method()?,
         repository,
         id: SlotId(world.random()),
         salt: world.random(),
@@ -55,9 +58,8 @@ pub fn create_slot(master: &MasterKey, secret: &Secret, repository: RepositoryId
         commitment: [0; 32],
     };
     let keys = slot_keys(&slot, secret)?;
-    let note = SlotNote { label: label.into(), created: world.now() };
     let mut plain = Zeroizing::new(master.bytes().to_vec());
-    plain.extend_from_slice(&serde_json::to_vec(&note).expect("a note is plain JSON"));
+    plain.extend_from_slice(&serde_json::to_vec(note).expect("a note is plain JSON"));
     slot.sealed = keys.seal.seal_with_nonce(slot.nonce, &slot.encode_header(), &plain);
     slot.commitment = commitment(&slot, &keys.commit);
     Ok(slot)
@@ -90,7 +92,7 @@ fn slot_keys(slot: &Slot, secret: &Secret) -> Result<SlotKeys> {
             let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
             argon2.hash_password_into(password, &slot.salt, &mut output[..]).map_err(stretch)?;
         }
-        (_, Secret::KeyFile(key) | Secret::Password(key)) => {
+        (_, Secret::KeyFile(key) | Secret::Password(key) | Secret::Words(key)) => {
             let mut hasher = blake3::Hasher::new_derive_key("snap 2026 v1 key-file slot");
             hasher.update(&slot.salt);
             hasher.update(key);
@@ -114,6 +116,10 @@ mod tests {
         Secret::KeyFile(vec![9; 32])
     }
 
+    fn note(label: &str) -> SlotNote {
+        SlotNote { label: label.into(), ..SlotNote::default() }
+    }
+
     #[test]
     fn slots_open_with_their_secret_only() {
         let world = World::system();
@@ -122,19 +128,19 @@ mod tests {
         for (right, wrong) in
             [(key_file(), Secret::KeyFile(vec![8; 32])), (Secret::Password(b"a".to_vec()), Secret::Password(b"b".to_vec()))]
         {
-            let slot = create_slot(&master, &right, repository, "nightly", &world).unwrap();
+            let slot = create_slot(&master, &right, repository, &note("nightly"), &world).unwrap();
             let (opened, note) = open_slot(&slot, &right).unwrap().unwrap();
             assert_eq!((opened.bytes(), note.label.as_str()), (master.bytes(), "nightly"));
             assert!(open_slot(&slot, &wrong).unwrap().is_none());
         }
-        let slot = create_slot(&master, &key_file(), repository, "", &world).unwrap();
+        let slot = create_slot(&master, &key_file(), repository, &note(""), &world).unwrap();
         assert!(open_slot(&slot, &Secret::Password(vec![9; 32])).unwrap().is_none());
     }
 
     /// A slot whose box was made to open under several guesses must fail at the commitment, not at the box.
     #[test]
     fn any_changed_byte_fails_at_the_commitment() {
-        let slot = create_slot(&MasterKey::new([5; 32]), &key_file(), RepositoryId([1; 16]), "", &World::system()).unwrap();
+        let slot = create_slot(&MasterKey::new([5; 32]), &key_file(), RepositoryId([1; 16]), &note(""), &World::system()).unwrap();
         let bytes = slot.encode();
         for i in 0..bytes.len() {
             let mut damaged = bytes.clone();

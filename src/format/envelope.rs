@@ -36,6 +36,8 @@ pub enum Kind {
     Snapshot = 6,
     /// A condemned list, epoch or forget record.
     Record = 7,
+    /// What is said of a key slot.
+    KeyNote = 8,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
             5 => Self::Segment,
             6 => Self::Snapshot,
             7 => Self::Record,
+            8 => Self::KeyNote,
             _ => return Err(FormatError::Unknown { what: "kind of object", value: byte.into() }),
         })
     }

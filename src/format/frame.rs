@@ -323,6 +323,11 @@ impl SealInfo {
         self.flags & FLAG_DELTA != 0
     }
 
+    /// Whether some of its chunks are left out.
+    pub fn is_thinned(&self) -> bool {
+        self.flags & FLAG_THINNED != 0
+    }
+
     pub fn associated_data(&self, repository: &RepositoryId, pack: Kind) -> Vec<u8> {
         let mut bytes = b"snap1 frame".to_vec();
         bytes.put_u8(1);

@@ -1,4 +1,4 @@
-//! Key slots: the master key, sealed under a password or a key file.
+//! Key slots: the master key, sealed under a password or a key file; and what is said of them.
 //!
 //! ```text
 //!   0  magic "SNAP", version u16, kind u8 = 2
@@ -14,7 +14,7 @@
 
 use super::codec::{Reader, Write};
 use super::envelope::{Kind, decode_start, encode_start};
-use super::{FormatError, Result};
+use super::{FormatError, Result, from_json, to_json};
 use crate::id::{RepositoryId, SlotId};
 use crate::limits::*;
 
@@ -107,13 +107,34 @@ impl Slot {
     }
 }
 
-/// What is said of a slot inside its box.
+/// What is said of a slot: inside its box, where only its own secret shows it, and in a note beside it for all others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SlotNote {
     #[serde(default)]
     pub label: String,
     #[serde(default)]
     pub created: jiff::Timestamp,
+    /// Who made it and where, as `user@host`.
+    #[serde(default)]
+    pub by: String,
+}
+
+/// The note beside a slot. It names its slot, so that none can be put beside another.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KeyNote {
+    pub slot: SlotId,
+    #[serde(flatten)]
+    pub note: SlotNote,
+}
+
+impl KeyNote {
+    pub fn encode(&self) -> Vec<u8> {
+        to_json(self)
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        from_json(bytes)
+    }
 }
 
 #[cfg(test)]
@@ -136,8 +157,22 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(Slot::decode(&bytes[..len]).is_err());
         }
-        for memory_kib in [0, 1, u32::MAX] {
+        assert!(Slot::decode(&slot(ARGON2_MEMORY_KIB_MAX).encode()).is_ok());
+        for memory_kib in [0, 1, ARGON2_MEMORY_KIB_MAX + 1, 4 << 20, u32::MAX] {
             assert!(Slot::decode(&slot(memory_kib).encode()).is_err());
         }
+        for (passes, lanes) in [(0, 1), (17, 1), (u32::MAX, 1), (1, 0), (1, 17), (1, 1 << 24)] {
+            let method = Method::Password { memory_kib: 256 << 10, passes, lanes };
+            assert!(Slot::decode(&Slot { method, ..slot(0) }.encode()).is_err(), "{passes} {lanes}");
+        }
+    }
+
+    #[test]
+    fn notes_of_any_version_can_be_read() {
+        let note = KeyNote { slot: SlotId([1; 16]), note: SlotNote { label: "laptop".into(), ..SlotNote::default() } };
+        assert_eq!(KeyNote::decode(&note.encode()).unwrap(), note);
+        let newer = format!(r#"{{"slot":"{}","colour":"blue"}}"#, note.slot);
+        assert_eq!(KeyNote::decode(newer.as_bytes()).unwrap().note, SlotNote::default());
+        assert!(KeyNote::decode(b"{}").is_err());
     }
 }

@@ -3,30 +3,29 @@
 //! The snapshot is written only after the source ended well and all it refers to is durable. What cannot be read is reported, marked
 //! in the catalog, and makes the snapshot incomplete; it is never silently left out.
 
-use std::collections::HashMap;
+mod known;
+mod run;
+
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use jiff::Timestamp;
 
 use crate::compression::Level;
 use crate::error::{Error, Result, show};
-use crate::format::entry::{Entry, Flaw, Meta, Node, Time, path_order};
-use crate::format::recipe::Recipe;
+use crate::format::entry::{Entry, Meta, Time};
 use crate::format::snapshot::{Snapshot, SourceKind, Totals};
-use crate::id::{ContentHash, SnapshotId};
+use crate::id::SnapshotId;
 use crate::limits::*;
 use crate::progress::{Progress, Stage};
-use crate::repo::{
-    CatalogReader, CatalogWriter, Cost, Ingest, Ingested, Repository, SnapshotFilter, Stock, Stored, Writer, WriterOptions, WrittenCatalog,
-};
-use crate::source::{CommandLine, CommandSource, Filter, KnownFile, More, Slab, Source, StderrSink, StreamSource, TreeOptions, TreeSource};
+use crate::repo::{CatalogWriter, Cost, Reliance, Repository, SnapshotFilter, Stored, Writer, WriterOptions, WrittenCatalog};
+use crate::source::{CommandLine, CommandSource, Filter, Source, StderrSink, StreamSource, TreeOptions, TreeSource};
+pub(super) use known::Known;
+pub(super) use run::Run;
 
 /// What to back up.
 pub enum Input {
@@ -112,7 +111,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
     let mut writer = Writer::start(repository, writer_options)?;
     progress.stage(Stage::BackingUp, None, None);
 
-    let known = Known::new(repository, writer.stock().clone(), parent.as_ref(), subject.kind, options)?;
+    let known = Known::new(repository, writer.stock().clone(), parent.as_ref(), subject.kind, options.force)?;
     let older = parent.as_ref().map(|parent| &parent.snapshot);
     let job = Job { input, known: &known, started, options, older, progress };
     let (written, mut totals) = match job.run(&mut writer, &subject) {
@@ -148,23 +147,30 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         source: subject.kind,
         paths: subject.paths,
         parent: report.parent,
+        original: None,
         totals: report.totals.clone(),
         program: concat!("snap ", env!("CARGO_PKG_VERSION")).into(),
         catalog,
         catalog_len,
         path_table,
+        repaired: None,
     };
     if progress.interrupted() {
         return Err(Error::Interrupted);
     }
-    let id = repository.save_snapshot(&snapshot)?;
-    if let Err(error) = reliance.verify(repository, &snapshot) {
+    report.snapshot = Some(commit(repository, &snapshot.encode(), &reliance)?);
+    report.seconds = begun.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// Makes a snapshot visible; takes it back if what it relies on was removed meanwhile.
+pub(super) fn commit(repository: &Repository, body: &[u8], reliance: &Reliance) -> Result<SnapshotId> {
+    let id = repository.save_snapshot(body)?;
+    if let Err(error) = reliance.verify(repository, body) {
         repository.withdraw_snapshot(id)?;
         return Err(error);
     }
-    report.snapshot = Some(id);
-    report.seconds = begun.elapsed().as_secs_f64();
-    Ok(report)
+    Ok(id)
 }
 
 /// The work of one backup before anything is durable.
@@ -183,7 +189,7 @@ impl Job<'_> {
         let source = open_source(self.input, self.known, self.started, self.options, stop.clone())?;
         let catalog = CatalogWriter::new(writer, self.older);
         let mut run = Run { catalog, writer, known: self.known, totals: Totals::default(), progress: self.progress };
-        run.work(source, self.options, &stop)?;
+        run.work(source, self.options.slab_bytes, &self.options.interrupted, &stop)?;
         let Run { catalog, totals, .. } = run;
         if totals.bytes == 0 && subject.kind == SourceKind::Stream && !self.options.allow_empty {
             return Err(Error::EmptyStream { name: subject.name.clone() });
@@ -226,117 +232,8 @@ fn find_parent(repository: &Repository, subject: &Subject, options: &BackupOptio
     Ok(repository.snapshots()?.0.into_iter().rfind(fits))
 }
 
-fn is_same(written: &WrittenCatalog, older: &Snapshot) -> bool {
+pub(super) fn is_same(written: &WrittenCatalog, older: &Snapshot) -> bool {
     written.catalog == older.catalog.0 && written.len == older.catalog_len
-}
-
-/// What the parent snapshot knows, met in path order from two sides: the source asks whether a file is unchanged, the pipeline where a
-/// changed file's older bytes are.
-struct Known {
-    stock: Arc<Stock>,
-    entries: Option<Mutex<ParentEntries>>,
-    /// Files changed at or after this may change again within the same tick of the clock.
-    settled_before: Time,
-    force: bool,
-    /// Older contents of paths that are read.
-    older: Mutex<HashMap<Vec<u8>, Older>>,
-}
-
-/// What a path's content was.
-struct Older {
-    recipe: Recipe,
-    hash: ContentHash,
-    /// For a stream: of the entry it was.
-    meta: Option<Meta>,
-}
-
-struct ParentEntries {
-    catalog: std::iter::Peekable<CatalogReader>,
-}
-
-impl Known {
-    fn new(
-        repository: &Repository,
-        stock: Arc<Stock>,
-        parent: Option<&Stored>,
-        kind: SourceKind,
-        options: &BackupOptions,
-    ) -> Result<Arc<Self>> {
-        let mut older = HashMap::new();
-        let mut entries = None;
-        if let Some(parent) = parent {
-            let mut catalog = CatalogReader::open(repository, &parent.snapshot)?;
-            match kind {
-                // The one entry of a stream; found whatever it was called then.
-                SourceKind::Stream => {
-                    older.extend(catalog.next().and_then(Result::ok).and_then(|entry| Some((Vec::new(), Older::of(&entry)?))))
-                }
-                _ => entries = Some(Mutex::new(ParentEntries { catalog: catalog.peekable() })),
-            }
-        }
-        // The coarsest clock of a file system in use (FAT) ticks every two seconds.
-        let settled_before = Time { seconds: parent.map_or(i64::MIN, |parent| parent.snapshot.started().as_second() - 2), nanos: 0 };
-        Ok(Arc::new(Self { stock, entries, settled_before, force: options.force, older: Mutex::new(older) }))
-    }
-
-    /// The parent's content of a file, if everything says that it has not changed since.
-    fn unchanged(&self, entry: &Entry, size: u64) -> Option<KnownFile> {
-        let old = self.entries.as_ref()?.lock().expect("no panic holds it").find(&entry.path)?;
-        let Node::File { content: Some(content) } = &old.node else { return None };
-        let same = old.flaw == Flaw::None
-            && content.size == size
-            && (old.meta.mtime, old.meta.ctime, old.meta.inode) == (entry.meta.mtime, entry.meta.ctime, entry.meta.inode)
-            && entry.meta.mtime < self.settled_before
-            && entry.meta.ctime < self.settled_before;
-        // Unchanged is not enough: what it consists of must still be there.
-        if same && !self.force && self.stock.covers(&content.recipe) {
-            return Some(KnownFile { content: content.clone(), xattrs: old.meta.xattrs });
-        }
-        self.older
-            .lock()
-            .expect("no panic holds it")
-            .insert(entry.path.clone(), Older { recipe: content.recipe.clone(), hash: content.hash, meta: None });
-        None
-    }
-
-    /// Where the older bytes of a path that is read are.
-    fn older(&self, path: &[u8]) -> Option<Recipe> {
-        let older = self.older.lock().expect("no panic holds it");
-        older.get(path).or_else(|| older.get(&[][..])).map(|older| older.recipe.clone())
-    }
-
-    /// What the content of a path that was read had been; asked once.
-    fn take_older(&self, path: &[u8]) -> Option<Older> {
-        let mut older = self.older.lock().expect("no panic holds it");
-        older.remove(path).or_else(|| older.remove(&[][..]))
-    }
-}
-
-impl ParentEntries {
-    fn find(&mut self, path: &[u8]) -> Option<Entry> {
-        loop {
-            match self.catalog.peek()? {
-                // A damaged parent only costs time: the files are read.
-                Err(_) => drop(self.catalog.next()),
-                Ok(entry) => match path_order(&entry.path, path) {
-                    std::cmp::Ordering::Less => drop(self.catalog.next()),
-                    std::cmp::Ordering::Equal => return self.catalog.next()?.ok(),
-                    std::cmp::Ordering::Greater => return None,
-                },
-            }
-        }
-    }
-}
-
-impl Older {
-    fn of(entry: &Entry) -> Option<Self> {
-        match &entry.node {
-            Node::File { content: Some(content) } => {
-                Some(Self { recipe: content.recipe.clone(), hash: content.hash, meta: Some(entry.meta.clone()) })
-            }
-            _ => None,
-        }
-    }
 }
 
 fn open_source(
@@ -371,102 +268,5 @@ fn stream_path(name: &str) -> Result<Vec<u8>> {
     match crate::format::entry::is_path(&path) {
         true => Ok(path),
         false => Err(Error::Usage(format!("{name} cannot be the name of a stream; write a file name like db.sql"))),
-    }
-}
-
-/// A backup under way.
-struct Run<'a> {
-    writer: &'a mut Writer,
-    catalog: CatalogWriter,
-    known: &'a Known,
-    totals: Totals,
-    progress: &'a dyn Progress,
-}
-
-impl Run<'_> {
-    /// Takes slab after slab from the source, which reads ahead on a thread of its own until it ends or `stop` is set.
-    fn work(&mut self, mut source: Box<dyn Source>, options: &BackupOptions, stop: &AtomicBool) -> Result<()> {
-        std::thread::scope(|scope| {
-            let (filled, slabs) = bounded::<Result<(Slab, More)>>(1);
-            let (spent, empty) = bounded(3);
-            for _ in 0..3 {
-                spent.send(Slab::new(options.slab_bytes)).expect("there is room");
-            }
-            scope.spawn(move || read_ahead(&mut *source, &empty, &filled));
-            let result = self.take_slabs(&slabs, &spent, options);
-            // A source that waits for bytes must not keep a failure waiting.
-            stop.store(true, Ordering::Relaxed);
-            result
-        })
-    }
-
-    fn take_slabs(&mut self, slabs: &Receiver<Result<(Slab, More)>>, spent: &Sender<Slab>, options: &BackupOptions) -> Result<()> {
-        let known = self.known;
-        let mut ingest = Ingest::new(|path: &[u8]| known.older(path));
-        loop {
-            if self.progress.interrupted() || options.interrupted.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted);
-            }
-            self.writer.check()?;
-            let (mut slab, more) = match slabs.recv_timeout(Duration::from_millis(200)) {
-                Ok(slab) => slab?,
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => unreachable!("the last slab says so"),
-            };
-            let bytes = slab.input_bytes();
-            let done = ingest.slab(self.writer, &mut slab)?;
-            self.progress.bytes(bytes);
-            for ingested in done {
-                self.take(ingested)?;
-            }
-            // The reader may have ended already.
-            let _ = spent.send(slab);
-            if more == More::No {
-                return Ok(());
-            }
-        }
-    }
-
-    fn take(&mut self, ingested: Ingested) -> Result<()> {
-        let mut pending = match ingested {
-            Ingested::Problem(problem) => {
-                self.totals.flawed += 1;
-                self.progress.problem(&problem);
-                return Ok(());
-            }
-            Ingested::Entry(pending) => pending,
-        };
-        let totals = &mut self.totals;
-        match &pending.entry.node {
-            Node::File { content } => {
-                totals.files += 1;
-                totals.bytes += content.as_ref().map_or(pending.bytes_read, |content| content.stored_len());
-                match self.known.take_older(&pending.entry.path) {
-                    _ if pending.known => totals.files_unmodified += 1,
-                    None => totals.files_new += 1,
-                    Some(older) if Some(older.hash) == pending.content_hash() => {
-                        totals.files_unmodified += 1;
-                        // The same bytes keep their time, so that an unchanged stream has an unchanged catalog.
-                        pending.entry.meta = older.meta.unwrap_or(pending.entry.meta);
-                    }
-                    Some(_) => totals.files_changed += 1,
-                }
-            }
-            Node::Folder => totals.folders += 1,
-            _ => totals.others += 1,
-        }
-        self.progress.files(1);
-        self.catalog.add(self.writer, *pending)
-    }
-}
-
-fn read_ahead(source: &mut dyn Source, empty: &Receiver<Slab>, filled: &Sender<Result<(Slab, More)>>) {
-    for mut slab in empty {
-        slab.clear();
-        let result = source.fill(&mut slab);
-        let last = !matches!(result, Ok(More::Yes));
-        if filled.send(result.map(|more| (slab, more))).is_err() || last {
-            return;
-        }
     }
 }

@@ -39,6 +39,49 @@ pub struct Finding {
     /// The object, like `pack 3f…` or `frame 12…`.
     pub object: String,
     pub problem: String,
+    /// What helps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repair: Option<Remedy>,
+}
+
+/// What helps against damage, in the order in which it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remedy {
+    /// Make the index again from the packs.
+    Index,
+    /// Salvage a pack.
+    Pack(ObjectName),
+    /// Nothing brings it back, but perhaps a backup that meets the same data: cut it out.
+    Snapshots,
+}
+
+impl Remedy {
+    /// The command that does it.
+    pub fn command(&self) -> String {
+        match self {
+            Self::Index => "snap repair index".into(),
+            Self::Pack(name) => format!("snap repair packs {}", &name.hex()[..12]),
+            Self::Snapshots => "snap repair snapshots".into(),
+        }
+    }
+}
+
+impl serde::Serialize for Remedy {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.command())
+    }
+}
+
+impl Finding {
+    /// A pack that something is wrong with.
+    pub fn of_pack(name: ObjectName, problem: impl ToString) -> Self {
+        Self { object: format!("pack {name}"), problem: problem.to_string(), repair: Some(Remedy::Pack(name)) }
+    }
+
+    /// An object of a newer version.
+    pub fn left_alone(place: &Place, problem: impl ToString) -> Self {
+        Self { object: place.to_string(), problem: problem.to_string(), repair: None }
+    }
 }
 
 /// What a finding hurts.
@@ -73,6 +116,16 @@ pub struct CheckReport {
     pub seconds: f64,
 }
 
+impl CheckReport {
+    /// What to do about the findings, in this order.
+    pub fn remedies(&self) -> Vec<Remedy> {
+        let mut remedies: Vec<Remedy> = self.findings.iter().filter_map(|finding| finding.repair).collect();
+        remedies.sort();
+        remedies.dedup();
+        remedies
+    }
+}
+
 /// Checks a repository.
 pub fn check(repository: &Repository, read_data: ReadData, progress: &dyn Progress) -> Result<CheckReport> {
     let begun = std::time::Instant::now();
@@ -99,21 +152,29 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn finding(&mut self, object: impl ToString, problem: impl ToString) {
-        find(&mut self.report, self.progress, object.to_string(), problem.to_string());
+    fn finding(&mut self, object: impl ToString, problem: impl ToString, repair: Option<Remedy>) {
+        find(&mut self.report, self.progress, Finding { object: object.to_string(), problem: problem.to_string(), repair });
     }
 
     /// An object that could not be read: damaged, or only unknown to this version.
-    fn trouble(&mut self, object: impl ToString, error: &Error) {
+    fn trouble(&mut self, object: impl ToString, error: &Error, repair: Option<Remedy>) {
         let why = structure::why(error);
         match error {
+            // What looks like a newer version may be a byte that is wrong.
+            Error::Unsupported { .. } if self.is_rotten(repair) => self.finding(object, "Its bytes do not fit its name", repair),
             Error::Unsupported { .. } => {
                 let problem = format!("It cannot be checked, because it needs a newer snap: {why}");
                 self.progress.problem(&Problem::new(object.to_string(), &problem));
-                self.report.unsupported.push(Finding { object: object.to_string(), problem });
+                self.report.unsupported.push(Finding { object: object.to_string(), problem, repair: None });
             }
-            _ => self.finding(object, why),
+            _ => self.finding(object, why, repair),
         }
+    }
+
+    fn is_rotten(&self, repair: Option<Remedy>) -> bool {
+        let Some(Remedy::Pack(name)) = repair else { return false };
+        let stored = self.repository.backend().get(&Place::pack(name), PACK_BYTES_MAX);
+        stored.is_ok_and(|stored| ObjectName::of(&stored) != name)
     }
 
     fn stop_if_interrupted(&self) -> Result<()> {
@@ -121,11 +182,20 @@ impl Run<'_> {
     }
 }
 
-fn find(report: &mut CheckReport, progress: &dyn Progress, object: String, problem: String) {
-    progress.problem(&Problem::new(&object, &problem));
-    let finding = Finding { object, problem };
+fn find(report: &mut CheckReport, progress: &dyn Progress, finding: Finding) {
     if !report.findings.contains(&finding) {
+        progress.problem(&Problem::new(&finding.object, &finding.problem));
         report.findings.push(finding);
+    }
+}
+
+/// What helps against damage of a whole object.
+fn remedy(place: &Place) -> Option<Remedy> {
+    match place.area {
+        Area::Packs => place.name.parse().ok().map(Remedy::Pack),
+        Area::Segments | Area::Records => Some(Remedy::Index),
+        Area::Snapshots => Some(Remedy::Snapshots),
+        Area::Top | Area::Keys | Area::KeyNotes => None,
     }
 }
 
@@ -137,6 +207,7 @@ pub fn check_keyless(backend: &dyn Backend, progress: &dyn Progress) -> Result<C
     for area in [Area::Snapshots, Area::Segments, Area::Records, Area::Packs] {
         places.extend(backend.list(area)?.into_iter().map(|listed| (Place { area, name: listed.name }, listed.size)));
     }
+    let whole = |place: &Place, problem| Finding { object: place.to_string(), problem, repair: remedy(place) };
     progress.stage(Stage::CheckingData, Some(places.iter().map(|(_, size)| size).sum()), Some(places.len() as u64));
     for (place, size) in places {
         if progress.interrupted() {
@@ -150,8 +221,8 @@ pub fn check_keyless(backend: &dyn Backend, progress: &dyn Progress) -> Result<C
         backend.forget_cached(&place);
         match backend.get(&place, SEGMENT_BYTES_MAX) {
             Ok(stored) if ObjectName::of(&stored).hex() == place.name => report.packs_read += u64::from(place.area == Area::Packs),
-            Ok(_) => find(&mut report, progress, place.to_string(), "Its bytes do not fit its name".into()),
-            Err(error) => find(&mut report, progress, place.to_string(), error.to_string()),
+            Ok(_) => find(&mut report, progress, whole(&place, "Its bytes do not fit its name".into())),
+            Err(error) => find(&mut report, progress, whole(&place, error.to_string())),
         }
         report.bytes_read += size;
         progress.bytes(size);

@@ -54,7 +54,10 @@ fn find_file(repository: &Repository, selection: &Selection) -> Result<(Vec<u8>,
     let shown = show_bytes(&entry.path);
     match entry.node {
         Node::File { content: Some(content) } => Ok((entry.path, content)),
-        Node::File { content: None } => Err(Error::NotFound(format!("{shown} could not be read when snapshot {id} was made"))),
+        Node::File { content: None } => {
+            let why = selection.stored.snapshot.why_empty();
+            Err(Error::NotFound(format!("{shown} has no content in snapshot {id}: {why}")))
+        }
         Node::HardLink { target } => find_file(repository, &Selection { stored: selection.stored.clone(), path: target }),
         node => Err(Error::Usage(format!("{shown} is a {} and has no bytes to dump; snap restore brings it back", node.name()))),
     }

@@ -5,7 +5,15 @@
 pub mod backup;
 pub mod browse;
 pub mod check;
+pub mod copy;
+pub mod diff;
 pub mod dump;
+pub mod find;
+pub mod forget;
+pub mod keys;
 pub mod prune;
+pub mod receipt;
+pub mod repair;
 pub mod restore;
 pub mod stats;
+pub mod tag;

@@ -40,8 +40,6 @@ pub struct PruneOptions {
     /// Snapshots may be missing that were there at the last prune.
     pub missing_snapshots_ok: bool,
     pub level: Level,
-    /// Sealing threads; 0 for one a core.
-    pub threads: usize,
 }
 
 impl PruneOptions {
@@ -58,7 +56,6 @@ impl PruneOptions {
             exclusive: false,
             missing_snapshots_ok: false,
             level: Level::Auto,
-            threads: 0,
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::progress::{Problem, Progress, Stage};
 use crate::repo::{Repository, Selection};
 use crate::target::{TargetOptions, TreeTarget};
 use plan::{Chosen, Planner};
-use write::Writers;
+use write::{Done, Writers};
 
 /// What to do with files that are there already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -169,29 +169,18 @@ fn count(repository: &Repository, chosen: &Chosen, report: &mut RestoreReport) -
 fn run(repository: &Repository, chosen: &Chosen, options: &RestoreOptions, target: &TreeTarget, tally: &mut Tally) -> Result<()> {
     let planner = Arc::new(Planner::new(repository, chosen, options.overwrite, target, tally.progress));
     let mut writers = Writers::new(target, tally.progress);
+    let mut told = HashSet::new();
     let reader = repository.reader()?;
     let wanted = planner.clone().wanted()?;
     reader.fetch(wanted, |batch| {
         if tally.progress.interrupted() {
             return Err(Error::Interrupted);
         }
-        for done in writers.batch(batch) {
-            match done.outcome {
-                Ok(bytes) => {
-                    tally.report.files_restored += 1;
-                    tally.report.bytes_restored += bytes;
-                    tally.progress.files(1);
-                }
-                Err(error) => {
-                    planner.foreign(&done.path);
-                    tally.failed(&done.path, error)?;
-                }
-            }
-        }
-        Ok(())
+        writers.batch(batch).into_iter().try_for_each(|done| finished(done, &planner, tally, &mut told))
     })?;
+    writers.finish().into_iter().try_for_each(|done| finished(done, &planner, tally, &mut told))?;
     let later = planner.finish(&mut tally.report);
-    for (path, error) in later.problems {
+    for (path, error) in later.problems.into_iter().filter(|(path, _)| !told.contains(path)) {
         tally.failed(&path, error)?;
     }
     let linker = Linker { repository, chosen, target, overwrite: options.overwrite, foreign: &later.foreign };
@@ -203,6 +192,24 @@ fn run(repository: &Repository, chosen: &Chosen, options: &RestoreOptions, targe
         }
     }
     Ok(())
+}
+
+/// Counts a file that was written, or tells why it was not; the paths told of are kept.
+fn finished(done: Done, planner: &Planner, tally: &mut Tally, told: &mut HashSet<Vec<u8>>) -> Result<()> {
+    match done.outcome {
+        Ok(bytes) => {
+            tally.report.files_restored += 1;
+            tally.report.bytes_restored += bytes;
+            tally.progress.files(1);
+            Ok(())
+        }
+        Err(error) => {
+            planner.foreign(&done.path);
+            tally.failed(&done.path, error)?;
+            told.insert(done.path);
+            Ok(())
+        }
+    }
 }
 
 /// Whether a link or device was made.

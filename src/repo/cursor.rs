@@ -4,7 +4,7 @@
 //! keeps a window of the old chunks ahead. Only a chunk's hash decides that it is known; the cursor says where to look first, how
 //! long the next chunk was, and which old chunks stood where new ones stand now.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::gather::ChunkMap;
@@ -13,9 +13,14 @@ use super::stock::Stock;
 use crate::format::frame::{BaseRun, FrameRecord};
 use crate::format::recipe::{Recipe, Run};
 use crate::id::{ChunkId, FrameId, ObjectName};
+use crate::limits::FRAME_BYTES_TARGET;
 
 /// Old chunks kept ahead, and as many behind: about 16 MiB of input each.
 const WINDOW_CHUNKS: usize = 768;
+/// A frame of which less than one in so many chunks is in the window may count as scattered.
+const SCATTERED_SHARE: usize = 3;
+/// Chunks after which frames are counted again.
+const JUDGE_CHUNKS: u64 = 64;
 /// How far from what is expected one match alone may move the cursor.
 const LEAP_CHUNKS: i64 = 64;
 
@@ -63,6 +68,12 @@ pub struct Cursor {
     /// Position of the chunk expected next. What lies before it in the window was passed, perhaps too soon.
     at: u64,
     by_id: ChunkMap<u64>,
+    /// How many chunks of each frame are in the window, and how many bytes the window has.
+    uses: HashMap<FrameId, usize>,
+    bytes: u64,
+    /// Frames with fewer chunks than this in the window are too many, as of `judged`.
+    few: usize,
+    judged: Option<u64>,
     /// The last frame met, because neighbouring runs often share it.
     last: Option<(Arc<FrameRecord>, ObjectName)>,
     /// A match too far away to follow alone.
@@ -87,7 +98,21 @@ impl Cursor {
     }
 
     fn new(stock: Arc<Stock>, track: Track) -> Self {
-        Self { stock, track, window: VecDeque::new(), start: 0, at: 0, by_id: ChunkMap::default(), last: None, leap: None, ended: false }
+        Self {
+            stock,
+            track,
+            window: VecDeque::new(),
+            start: 0,
+            at: 0,
+            by_id: ChunkMap::default(),
+            uses: HashMap::new(),
+            bytes: 0,
+            few: 0,
+            judged: None,
+            last: None,
+            leap: None,
+            ended: false,
+        }
     }
 
     /// Whether it runs along an older version, and not only along a frame.
@@ -134,6 +159,31 @@ impl Cursor {
         fits.then_some(distance)
     }
 
+    /// The chunk at `distance`, if it is scattered: it lies in a frame of which little is used around here, and there are more such
+    /// frames than a reader should have to open. (Capping: Lillibridge, Eshghi and Bhagwat, FAST'13.)
+    pub fn scattered(&mut self, distance: i64) -> Option<&OldChunk> {
+        if !self.has_recipe() {
+            return None;
+        }
+        if self.judged.is_none_or(|at| self.at.abs_diff(at) >= JUDGE_CHUNKS) {
+            self.judge();
+        }
+        let chunk = self.window.get((self.passed() as i64 + distance) as usize)?;
+        let used = self.uses.get(&chunk.record.id).copied().unwrap_or_default();
+        (used < self.few && used * SCATTERED_SHARE < chunk.record.table.len()).then_some(chunk)
+    }
+
+    /// Finds how many chunks a frame must have in the window so that no more frames have as many than the window's bytes would fill.
+    fn judge(&mut self) {
+        self.judged = Some(self.at);
+        let allowed = (self.bytes / FRAME_BYTES_TARGET as u64) as usize + 2;
+        let mut uses: Vec<usize> = self.uses.values().copied().collect();
+        self.few = match uses.len() <= allowed {
+            true => 0,
+            false => *uses.select_nth_unstable_by(allowed, |a, b| b.cmp(a)).1 + 1,
+        };
+    }
+
     /// Passes `count` chunks and returns them.
     pub fn advance(&mut self, count: usize) -> Vec<OldChunk> {
         self.fill();
@@ -164,9 +214,15 @@ impl Cursor {
             }
         }
         while self.passed() > WINDOW_CHUNKS {
-            let gone = self.window.pop_front().expect("more were passed").id();
-            if self.by_id.get(&gone) == Some(&self.start) {
-                self.by_id.remove(&gone);
+            let gone = self.window.pop_front().expect("more were passed");
+            let id = gone.id();
+            if self.by_id.get(&id) == Some(&self.start) {
+                self.by_id.remove(&id);
+            }
+            self.bytes -= gone.len() as u64;
+            match self.uses.get_mut(&gone.record.id) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(self.uses.remove(&gone.record.id)),
             }
             self.start += 1;
         }
@@ -187,6 +243,8 @@ impl Cursor {
             let position = self.start + self.window.len() as u64;
             let chunk = OldChunk { record: record.clone(), pack, ordinal };
             self.by_id.entry(chunk.id()).or_insert(position);
+            self.bytes += chunk.len() as u64;
+            *self.uses.entry(record.id).or_default() += 1;
             self.window.push_back(chunk);
         }
     }

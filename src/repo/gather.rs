@@ -13,7 +13,7 @@ use crossbeam_channel::Sender;
 use crate::crypto::Keys;
 use crate::error::{Error, Result};
 use crate::format::envelope::Kind;
-use crate::format::frame::{Base, BaseRun, ChunkTable, Present};
+use crate::format::frame::{Base, BaseRun, ChunkTable};
 use crate::id::{ChunkId, FrameId};
 use crate::limits::*;
 
@@ -49,11 +49,11 @@ pub struct FrameJob {
     pub kind: Kind,
     pub id: FrameId,
     pub table: ChunkTable,
-    /// Which chunks `plain` has; all without.
-    pub present: Option<Present>,
     pub plain: Vec<u8>,
     /// Old chunks in whose place the new ones stand; may be empty.
     pub base: Base,
+    /// Most of the base is not the last version, but what that was made against itself.
+    pub drifts: bool,
 }
 
 struct OpenFrame {
@@ -63,6 +63,8 @@ struct OpenFrame {
     base: Base,
     base_chunks: HashSet<(FrameId, u32)>,
     base_bytes: usize,
+    /// Of these, those that stand in for what they were the base of.
+    drift_bytes: usize,
 }
 
 /// Chunk ids are random already.
@@ -129,6 +131,7 @@ impl Gather {
             base: Base::default(),
             base_chunks: HashSet::new(),
             base_bytes: 0,
+            drift_bytes: 0,
         });
         let ordinal = open.table.len() as u32;
         open.table.push(id, bytes.len());
@@ -145,8 +148,9 @@ impl Gather {
 
     /// Says that from chunk `at` of the open frame on, new chunks stand where these old ones stood. Chunks named before are named
     /// again, so that a later version knows what each stood for, but are in the prefix once.
-    /// Ignored if `frame` is not the open one any more. `bytes` is about what one chunk of the run is long.
-    pub fn add_base(&mut self, frame: &FrameRef, run: BaseRun, bytes: usize) {
+    /// Ignored if `frame` is not the open one any more. `bytes` is about what one chunk of the run is long; `drifts` if it stands in for
+    /// what it was the base of.
+    pub fn add_base(&mut self, frame: &FrameRef, run: BaseRun, bytes: usize, drifts: bool) {
         let Some(open) = &mut self.open else { return };
         let is_open = matches!(frame, FrameRef::Fresh(slot) if Arc::ptr_eq(slot, &open.slot));
         let runs = &mut open.base.0;
@@ -156,6 +160,7 @@ impl Gather {
         }
         let fresh = (run.first..run.first + run.count).filter(|&ordinal| open.base_chunks.insert((run.frame, ordinal))).count();
         open.base_bytes += fresh * bytes;
+        open.drift_bytes += if drifts { fresh * bytes } else { 0 };
         match runs.last_mut() {
             Some(last) if last.at == run.at && last.frame == run.frame && last.first + last.count == run.first => last.count += run.count,
             _ => runs.push(run),
@@ -167,7 +172,8 @@ impl Gather {
         let Some(open) = self.open.take() else { return Ok(()) };
         let id = self.keys.frame_id(&open.table);
         open.slot.set(id).expect("a frame is closed once");
-        let job = FrameJob { kind: self.kind, id, table: open.table, present: None, plain: open.plain, base: open.base };
+        let drifts = open.drift_bytes * 2 > open.base_bytes;
+        let job = FrameJob { kind: self.kind, id, table: open.table, plain: open.plain, base: open.base, drifts };
         // The reason is kept by whoever hung up.
         self.jobs.send(job).map_err(|_| Error::Interrupted)
     }

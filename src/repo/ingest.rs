@@ -8,6 +8,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::catalog::PendingEntry;
+use super::cursor::Cursor;
 use super::stream::Stream;
 use super::writer::Writer;
 use crate::error::Result;
@@ -61,11 +62,13 @@ pub struct Ingest<F> {
     carry: Vec<u8>,
     /// The older version of a path's content.
     older: F,
+    /// Where the last file left off in old frames, if it had no older version but was found there.
+    trail: Option<Cursor>,
 }
 
 impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
     pub fn new(older: F) -> Self {
-        Self { open: None, carry: Vec::new(), older }
+        Self { open: None, carry: Vec::new(), older, trail: None }
     }
 
     /// Works through a slab and returns what came of its events, in order.
@@ -151,7 +154,7 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
     fn accept(&mut self, writer: &mut Writer, part: Part, bytes: &[u8]) -> Result<Option<PendingEntry>> {
         if let Some(entry) = part.begins {
             let older = (self.older)(&entry.path);
-            let stream = Stream::new(writer, Kind::DataPack, older.as_ref());
+            let stream = Stream::new(writer, Kind::DataPack, older.as_ref(), self.trail.take());
             let mut hasher = blake3::Hasher::new();
             if part.whole_hash.is_none() {
                 hasher.update_rayon(&bytes[part.range.clone()]);
@@ -166,7 +169,8 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
         let Some((flaw, size, holes)) = part.ends else { return Ok(None) };
         let open = self.open.take().expect("just used");
         let hash = part.whole_hash.unwrap_or_else(|| ContentHash(*open.hasher.finalize().as_bytes()));
-        let recipe = open.stream.finish(writer).map_err(|error| writer.first_failure(error))?;
+        let (recipe, trail) = open.stream.finish(writer).map_err(|error| writer.first_failure(error))?;
+        self.trail = trail;
         Ok(Some(PendingEntry::read(Entry { flaw, ..open.entry }, size, hash, holes, recipe, open.bytes)))
     }
 }

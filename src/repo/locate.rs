@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use lru::LruCache;
 
@@ -47,6 +47,11 @@ impl Contents {
         self.by_id.get(id).map(|&i| &self.frames[i])
     }
 
+    /// The records as a footer or segment lists them.
+    pub fn to_records(&self) -> Vec<FrameRecord> {
+        self.frames.iter().map(|frame| (**frame).clone()).collect()
+    }
+
     fn chunks(&self) -> usize {
         self.frames.iter().map(|frame| frame.table.len()).sum()
     }
@@ -80,7 +85,7 @@ pub struct Locator {
     index: Mutex<Index>,
     packs: Mutex<HashMap<u32, Arc<IndexedPack>>>,
     contents: Mutex<ContentsCache>,
-    adopted: OnceLock<()>,
+    adopted: Mutex<bool>,
     /// Packs that were found gone.
     gone: Mutex<HashSet<ObjectName>>,
 }
@@ -100,7 +105,7 @@ impl Locator {
             index: Mutex::new(Index::open(cache, repository)),
             packs: Mutex::default(),
             contents: Mutex::new(ContentsCache { packs: LruCache::unbounded(), chunks: 0 }),
-            adopted: OnceLock::new(),
+            adopted: Mutex::default(),
             gone: Mutex::default(),
         };
         locator.refresh(Scope::Frames)?;
@@ -188,6 +193,7 @@ impl Locator {
     fn start_over(&self) -> HashMap<ObjectName, Scope> {
         self.index().start_over();
         self.packs.lock().expect("no panic holds it").clear();
+        *self.adopted.lock().expect("no panic holds it") = false;
         HashMap::new()
     }
 
@@ -218,18 +224,19 @@ impl Locator {
 
     /// Tells the index of the packs that no readable segment lists, from their footers. Done once, when a frame is missed.
     pub fn adopt_unlisted(&self) {
-        self.adopted.get_or_init(|| {
-            let known: HashSet<ObjectName> = self.index().packs().unwrap_or_default().into_iter().map(|pack| pack.name).collect();
-            for (name, size) in self.list(Area::Packs).unwrap_or_default() {
-                if known.contains(&name) {
-                    continue;
-                }
-                let Ok((header, contents)) = self.read_footer(name, size) else { continue };
-                let frames = contents.frames.iter().map(|frame| (**frame).clone()).collect();
-                // An index that fails here leaves the frame missed.
-                let _ = self.index().merge_pack(PackRecord { name, kind: header.kind, size, frames });
+        let mut adopted = self.adopted.lock().expect("no panic holds it");
+        if std::mem::replace(&mut adopted, true) {
+            return;
+        }
+        let known: HashSet<ObjectName> = self.index().packs().unwrap_or_default().into_iter().map(|pack| pack.name).collect();
+        for (name, size) in self.list(Area::Packs).unwrap_or_default() {
+            if known.contains(&name) {
+                continue;
             }
-        });
+            let Ok((header, contents)) = self.read_footer(name, size) else { continue };
+            // An index that fails here leaves the frame missed.
+            let _ = self.index().merge_pack(PackRecord { name, kind: header.kind, size, frames: contents.to_records() });
+        }
     }
 
     /// Tells the index of a segment just stored.
@@ -241,10 +248,12 @@ impl Locator {
     /// Reads an index segment from the store.
     pub fn segment(&self, name: ObjectName) -> Result<Segment> {
         let place = Place::segment(name);
-        let stored = self.backend.get(&place, SEGMENT_BYTES_MAX)?;
-        objects::verify_name(&place, &stored)?;
-        let body = objects::open(&self.keys, self.repository, Kind::Segment, &place.to_string(), &stored)?;
-        Segment::decode(&body).map_err(|error| error.of(place))
+        objects::confirmed(&*self.backend, &place, || {
+            let stored = self.backend.get(&place, SEGMENT_BYTES_MAX)?;
+            objects::verify_name(&place, &stored)?;
+            let body = objects::open(&self.keys, self.repository, Kind::Segment, &place.to_string(), &stored)?;
+            Segment::decode(&body).map_err(|error| error.of(&place))
+        })
     }
 
     /// The names and sizes of an area's files.
@@ -253,25 +262,19 @@ impl Locator {
         Ok(listed.into_iter().filter_map(|listed| Some((listed.name.parse().ok()?, listed.size))).collect())
     }
 
-    /// Where the index says a frame is, plain copies before delta ones.
+    /// Where the index says a frame is: copies with all chunks first, and of those the plain ones.
     pub fn places(&self, id: &FrameId) -> Vec<(Arc<IndexedPack>, FrameLocation)> {
         let mut locations = self.index().frame(id).unwrap_or_default();
-        locations.sort_by_key(|location| location.info.is_delta());
+        locations.sort_by_key(|location| (location.info.is_thinned(), location.info.is_delta()));
         locations.into_iter().filter_map(|location| Some((self.pack(location.pack)?, location))).collect()
     }
 
-    /// The record of a frame from the footer of a pack that is present, if it is accepted. With `plain`, not of a delta copy.
-    pub fn record(
-        &self,
-        id: &FrameId,
-        presence: &Presence,
-        plain: bool,
-        accept: &dyn Fn(&FrameRecord) -> bool,
-    ) -> Option<(Arc<IndexedPack>, Arc<FrameRecord>)> {
+    /// The record of a frame from the footer of a pack that is present; nothing if there is none. With `plain`, not of a delta copy.
+    pub fn record(&self, id: &FrameId, presence: &Presence, plain: bool) -> Option<(Arc<IndexedPack>, Arc<FrameRecord>)> {
         let fits = |(pack, location): &(Arc<IndexedPack>, FrameLocation)| presence.has(pack) && !(plain && location.info.is_delta());
         self.places(id).into_iter().filter(fits).find_map(|(pack, _)| {
             let contents = self.contents(pack.name, pack.size).ok().filter(|contents| contents.genuine)?;
-            let record = contents.frame(id).filter(|record| !(plain && record.is_delta()) && accept(record))?.clone();
+            let record = contents.frame(id).filter(|record| !(plain && record.is_delta()))?.clone();
             Some((pack, record))
         })
     }
@@ -315,7 +318,7 @@ impl Locator {
 
     /// Searches all segments and footers, and not the index, for a frame: its table, and every frame that holds one of its chunks.
     /// Slow: it reads all there is about packs. For when all else failed.
-    pub fn search(&self, id: &FrameId) -> Result<Option<Copies>> {
+    pub fn search(&self, id: &FrameId) -> Result<Option<(ChunkTable, Copies)>> {
         let mut table = None;
         self.visit(&mut |_, record| {
             if record.id == *id {
@@ -323,19 +326,24 @@ impl Locator {
             }
         })?;
         let Some(table) = table else { return Ok(None) };
-        let chunks: HashSet<ChunkId> = table.ids().iter().copied().collect();
+        let copies = self.copies(&table.ids().iter().copied().collect())?;
+        Ok(Some((table, copies)))
+    }
+
+    /// Every frame that any segment or footer says holds one of these chunks, plain ones first. As slow as `search`.
+    pub fn copies(&self, chunks: &HashSet<ChunkId>) -> Result<Copies> {
         let mut copies = Vec::new();
         self.visit(&mut |pack, record| {
-            if record.table.ids().iter().any(|id| chunks.contains(id)) {
+            if record.table.ids().iter().enumerate().any(|(i, id)| record.has(i) && chunks.contains(id)) {
                 copies.push((pack.clone(), Arc::new(record.clone())));
             }
         })?;
         copies.sort_by_key(|(_, record)| record.is_delta());
-        Ok(Some((table, copies)))
+        Ok(copies)
     }
 
     /// Calls for every frame that a readable segment lists, and then for those in footers of packs that no segment lists.
-    fn visit(&self, call: &mut dyn FnMut(&Arc<IndexedPack>, &FrameRecord)) -> Result<()> {
+    pub fn visit(&self, call: &mut dyn FnMut(&Arc<IndexedPack>, &FrameRecord)) -> Result<()> {
         let mut seen = HashSet::new();
         for (name, _) in self.list(Area::Segments)? {
             let Ok(segment) = self.segment(name) else { continue };
@@ -414,26 +422,30 @@ impl Locator {
     /// Reads a pack's footer from the store, past the cache.
     pub fn read_footer(&self, name: ObjectName, size: u64) -> Result<(Header, Contents)> {
         let place = Place::pack(name);
-        let too_short = || Error::damaged(&place, format!("{size} bytes are too few"));
+        objects::confirmed(&*self.backend, &place, || self.read_footer_once(&place, size))
+    }
+
+    fn read_footer_once(&self, place: &Place, size: u64) -> Result<(Header, Contents)> {
+        let too_short = || Error::damaged(place, format!("{size} bytes are too few"));
         if size < (HEADER_BYTES + TRAILER_BYTES) as u64 || size > PACK_BYTES_MAX {
             return Err(too_short());
         }
         let mut head = [0; HEADER_BYTES];
-        self.backend.read_at(&place, 0, &mut head)?;
+        self.backend.read_at(place, 0, &mut head)?;
         let mut end = vec![0; FOOTER_READ_BYTES.min(size) as usize];
-        self.backend.read_at(&place, size - end.len() as u64, &mut end)?;
+        self.backend.read_at(place, size - end.len() as u64, &mut end)?;
         let trailer = &end[end.len() - TRAILER_BYTES..];
-        let footer_len = decode_trailer(trailer).map_err(|error| error.of(&place))? as usize;
+        let footer_len = decode_trailer(trailer).map_err(|error| error.of(place))? as usize;
         let with_trailer = footer_len + TRAILER_BYTES;
         if footer_len > FOOTER_BYTES_MAX || (with_trailer + HEADER_BYTES) as u64 > size {
-            return Err(Error::damaged(&place, "its trailer points outside of it"));
+            return Err(Error::damaged(place, "its trailer points outside of it"));
         }
         if with_trailer > end.len() {
             end = vec![0; with_trailer];
-            self.backend.read_at(&place, size - with_trailer as u64, &mut end)?;
+            self.backend.read_at(place, size - with_trailer as u64, &mut end)?;
         }
         let sealed = &end[end.len() - with_trailer..end.len() - TRAILER_BYTES];
-        self.open_footer(&place, &head, size - with_trailer as u64, sealed)
+        self.open_footer(place, &head, size - with_trailer as u64, sealed)
     }
 
     /// Opens a footer that was read: `head` is the pack's header, `frames_end` where the footer begins.
@@ -454,8 +466,8 @@ impl Locator {
     }
 }
 
-/// A frame's table, and the frames (itself too) that hold any of its chunks, plain ones first.
-pub type Copies = (ChunkTable, Vec<(Arc<IndexedPack>, Arc<FrameRecord>)>);
+/// Frames that hold some chunks, and the packs they lie in.
+pub type Copies = Vec<(Arc<IndexedPack>, Arc<FrameRecord>)>;
 
 /// Whether an error says that a file is not there.
 pub fn is_not_found(error: &Error) -> bool {

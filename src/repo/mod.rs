@@ -5,8 +5,12 @@
 
 mod catalog;
 mod cursor;
+mod fetch;
+mod frames;
 mod gather;
+mod health;
 mod ingest;
+mod keyring;
 mod locate;
 mod marks;
 mod mover;
@@ -14,7 +18,10 @@ mod objects;
 mod packer;
 mod reader;
 pub mod records;
+mod removal;
+mod repack;
 mod runs;
+mod salvage;
 mod sealers;
 mod snapshots;
 mod stock;
@@ -25,30 +32,41 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 pub use catalog::{CatalogReader, CatalogWriter, PendingEntry, WrittenCatalog};
+pub use fetch::{Fetched, Wanted};
+pub use frames::Frame;
+pub use health::Health;
 pub use ingest::{Ingest, Ingested};
-pub use locate::{Contents, Locator, Presence, is_not_found};
+pub use keyring::KeySlot;
+pub use locate::{Contents, Copies, Locator, Presence, is_not_found};
 pub use marks::{Mark, Marks, Ordinals};
 pub use mover::{Move, Mover};
-pub use reader::{Fetched, Frame, Reader, Wanted};
+pub use reader::{Bases, Reader};
+pub use removal::Collections;
+pub use repack::Repacker;
 pub use runs::Runs;
-pub use snapshots::{Filter as SnapshotFilter, Selection, Stored};
+pub use snapshots::{Filter as SnapshotFilter, Selection, Stored, Unreadable};
 pub use stock::Stock;
-pub use writer::{Cost, Writer, WriterOptions};
+pub use stream::RecipeWriter;
+pub use writer::{Cost, Reliance, Writer, WriterOptions};
 
-use crate::backend::{Area, Backend, Place};
+use keyring::Unlocked;
+
+use crate::backend::{Backend, Place};
 use crate::chunking::Cutter;
-use crate::crypto::{Keys, MasterKey, Sealer, Secret, create_slot, open_slot};
+use crate::crypto::{Keys, MasterKey, Sealer, Secret, create_slot};
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::envelope::Kind;
 use crate::format::manifest::{ChunkerParameters, Manifest};
-use crate::format::slot::Slot;
-use crate::id::RepositoryId;
+use crate::format::slot::SlotNote;
+use crate::id::{RepositoryId, SlotId};
 use crate::limits::*;
 use crate::world::World;
 
 /// An open repository.
 pub struct Repository {
     backend: Arc<dyn Backend>,
+    master: MasterKey,
+    opened_by: Option<(SlotId, SlotNote)>,
     keys: Arc<Keys>,
     manifest: Manifest,
     cutter: Arc<Cutter>,
@@ -77,37 +95,45 @@ impl Repository {
         let world = Arc::new(opening.world);
         let id = RepositoryId(world.random());
         let master = MasterKey::new(world.random());
-        let slot = create_slot(&master, &opening.secret, id, label, &world)?;
+        let note = SlotNote { label: label.into(), created: world.now(), ..SlotNote::default() };
+        let slot = create_slot(&master, &opening.secret, id, &note, &world)?;
         backend.put(&Place::key(slot.id), &slot.encode())?;
-        let keys = Arc::new(Keys::derive(&master));
+        let unlocked = Unlocked { master, by: Some((slot.id, note)) };
+        let keys = Arc::new(Keys::derive(&unlocked.master));
         let created = world.now();
         let manifest =
             Manifest { version: FORMAT_VERSION, repository: id, created, chunker: ChunkerParameters::default(), features: Vec::new() };
         let entropy = world.clone();
         let sealer = Sealer::new(keys.clone(), Kind::Manifest, id, Arc::new(move || entropy.random()));
         backend.put(&Place::manifest(), &objects::seal(&sealer, &manifest.encode())?)?;
-        Ok(Self::assemble(backend, keys, manifest, world, opening.cache))
+        Ok(Self::assemble(backend, unlocked, manifest, world, opening.cache))
     }
 
-    /// Opens a repository with a password or key file.
+    /// Opens a repository with a password, a key file, or recovery words.
     pub fn open(backend: Arc<dyn Backend>, opening: Opening) -> Result<Self> {
         let sealed = backend.get(&Place::manifest(), RECORD_BYTES_MAX).map_err(|error| match error.kind {
             StorageErrorKind::NotFound => Error::NoRepository { location: backend.location() },
             _ => error.into(),
         })?;
         let header = objects::header(&sealed, Kind::Manifest, "manifest")?;
-        let keys = Arc::new(Keys::derive(&unlock(&*backend, header.repository, &opening.secret)?));
-        let body = objects::open(&keys, header.repository, Kind::Manifest, "manifest", &sealed)?;
+        let unlocked = keyring::unlock(&*backend, header.repository, &opening.secret)?;
+        let keys = Keys::derive(&unlocked.master);
+        let body = objects::open(&keys, header.repository, Kind::Manifest, "manifest", &sealed).map_err(|error| match unlocked.by {
+            None => keyring::judge_words(&*backend, header.repository, &keys, error),
+            Some(_) => error,
+        })?;
         let manifest = Manifest::decode(&body).map_err(|error| error.of("manifest"))?;
         if manifest.repository != header.repository {
             return Err(Error::damaged("manifest", "it names another repository"));
         }
-        Ok(Self::assemble(backend, keys, manifest, Arc::new(opening.world), opening.cache))
+        Ok(Self::assemble(backend, unlocked, manifest, Arc::new(opening.world), opening.cache))
     }
 
-    fn assemble(backend: Arc<dyn Backend>, keys: Arc<Keys>, manifest: Manifest, world: Arc<World>, cache: Option<PathBuf>) -> Self {
+    fn assemble(backend: Arc<dyn Backend>, unlocked: Unlocked, manifest: Manifest, world: Arc<World>, cache: Option<PathBuf>) -> Self {
+        let Unlocked { master, by: opened_by } = unlocked;
+        let keys = Arc::new(Keys::derive(&master));
         let cutter = Arc::new(Cutter::new(&manifest.chunker, keys.gear_table()));
-        Self { backend, keys, manifest, cutter, world, cache, locator: OnceLock::new(), reader: OnceLock::new() }
+        Self { backend, master, opened_by, keys, manifest, cutter, world, cache, locator: OnceLock::new(), reader: OnceLock::new() }
     }
 
     pub fn id(&self) -> RepositoryId {
@@ -147,9 +173,16 @@ impl Repository {
 
     /// Reads and opens an object of one sealed box.
     pub fn read_object(&self, kind: Kind, place: &Place, bytes_max: u64) -> Result<Vec<u8>> {
-        let stored = self.backend.get(place, bytes_max)?;
-        objects::verify_name(place, &stored)?;
-        objects::open(&self.keys, self.id(), kind, &place.to_string(), &stored)
+        objects::confirmed(&*self.backend, place, || {
+            let stored = self.backend.get(place, bytes_max)?;
+            objects::verify_name(place, &stored)?;
+            objects::open(&self.keys, self.id(), kind, &place.to_string(), &stored)
+        })
+    }
+
+    /// Opens the stored bytes of an object of one sealed box.
+    pub fn open_object(&self, kind: Kind, place: &Place, stored: &[u8]) -> Result<Vec<u8>> {
+        objects::open(&self.keys, self.id(), kind, &place.to_string(), stored)
     }
 
     /// Where frames and chunks are; brought up to date at first use.
@@ -166,46 +199,4 @@ impl Repository {
         let locator = self.locator()?.clone();
         Ok(self.reader.get_or_init(|| Arc::new(Reader::new(locator))))
     }
-
-    /// All key slots, readable or not.
-    pub fn slots(&self) -> Result<Vec<(String, Result<Slot>)>> {
-        slots(&*self.backend)
-    }
-}
-
-fn slots(backend: &dyn Backend) -> Result<Vec<(String, Result<Slot>)>> {
-    let mut names: Vec<String> = backend.list(Area::Keys)?.into_iter().map(|listed| listed.name).collect();
-    names.sort();
-    names.truncate(KEY_SLOTS_MAX);
-    let read = |name: String| {
-        let place = Place { area: Area::Keys, name: name.clone() };
-        let slot = backend.get(&place, RECORD_BYTES_MAX).map_err(Error::from);
-        let slot = slot.and_then(|bytes| Slot::decode(&bytes).map_err(|error| error.of(&place)));
-        (name, slot)
-    };
-    Ok(names.into_iter().map(read).collect())
-}
-
-/// The master key of the first slot that the secret opens.
-fn unlock(backend: &dyn Backend, repository: RepositoryId, secret: &Secret) -> Result<MasterKey> {
-    let mut trouble = None;
-    let mut tried = false;
-    let all = slots(backend)?;
-    if all.is_empty() {
-        return Err(Error::damaged("the repository", "it has no key slot; restore the folder keys from a copy"));
-    }
-    for (_, slot) in all {
-        // A damaged slot must not keep the others from being tried.
-        match slot {
-            Ok(slot) if slot.repository == repository => match open_slot(&slot, secret) {
-                Ok(Some((master, _))) => return Ok(master),
-                Ok(None) => tried |= secret.fits(&slot.method),
-                Err(error) => trouble = Some(error),
-            },
-            Ok(slot) => trouble = Some(Error::damaged(format!("key slot {}", slot.id), "it belongs to another repository")),
-            Err(error) => trouble = Some(error),
-        }
-    }
-    // A damaged slot is worth a word only if no sound one asked for this kind of secret.
-    Err(trouble.filter(|_| !tried).unwrap_or(Error::WrongKey))
 }

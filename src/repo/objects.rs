@@ -3,7 +3,7 @@
 //! Inside the box: a codec byte, the length (u64), and the body, compressed where that is shorter. Nothing is stored before it has
 //! been opened again and compared.
 
-use crate::backend::{Area, Place};
+use crate::backend::{Area, Backend, Place};
 use crate::compression::{Compressor, Decompressor, Level};
 use crate::crypto::{Keys, Sealer};
 use crate::error::{Error, Result};
@@ -65,11 +65,22 @@ fn unpack(plain: &[u8]) -> crate::format::Result<Vec<u8>> {
     Decompressor::default().decompress(codec, None, reader.rest(), len as usize).map_err(|_| malformed)
 }
 
-/// Every object but the manifest and the key slots is named by the hash of its bytes.
+/// Every object but the manifest, the key slots and their notes is named by the hash of its bytes.
 pub fn verify_name(place: &Place, stored: &[u8]) -> Result<()> {
-    let named = !matches!(place.area, Area::Top | Area::Keys);
+    let named = !matches!(place.area, Area::Top | Area::Keys | Area::KeyNotes);
     match named && ObjectName::of(stored).hex() != place.name {
         true => Err(Error::damaged(place, "its bytes do not fit its name")),
         false => Ok(()),
     }
+}
+
+/// Reads something, and once more from the medium before it is called damaged: perhaps it was only the way here.
+pub fn confirmed<T>(backend: &dyn Backend, place: &Place, read: impl Fn() -> Result<T>) -> Result<T> {
+    read().or_else(|error| match error {
+        Error::Damaged { .. } | Error::Unsupported { .. } => {
+            backend.forget_cached(place);
+            read()
+        }
+        error => Err(error),
+    })
 }

@@ -1,13 +1,14 @@
 //! Frames are put into packs, packs into the store, and what they hold into index segments: never before they are durable.
 //!
-//! Sealers append to an open pack for each kind. A full pack goes to one thread that stores packs and, after enough of them and at the
-//! end, an index segment; only then does this host's index hear of it.
+//! Sealers append to an open pack for each kind. Full packs go to a few threads that store them, since a disk that is asked to make one
+//! pack durable at a time is idle for much of it. After enough packs and at the end one of the threads stores an index segment of those
+//! that are durable; only then does this host's index hear of them.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 
 use super::locate::Locator;
 use super::objects;
@@ -40,11 +41,18 @@ pub struct Packer {
     data: (Sealer, Mutex<Option<OpenPack>>),
     catalog: (Sealer, Mutex<Option<OpenPack>>),
     uploads: Mutex<Option<Sender<ClosedPack>>>,
+    /// Memory of packs that are stored, for the next ones: fresh pages cost as much as copying.
+    spare: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Packer {
     pub fn new(data: Sealer, catalog: Sealer, uploads: Sender<ClosedPack>) -> Self {
-        Self { data: (data, Mutex::default()), catalog: (catalog, Mutex::default()), uploads: Mutex::new(Some(uploads)) }
+        Self {
+            data: (data, Mutex::default()),
+            catalog: (catalog, Mutex::default()),
+            uploads: Mutex::new(Some(uploads)),
+            spare: Mutex::default(),
+        }
     }
 
     fn side(&self, kind: Kind) -> &(Sealer, Mutex<Option<OpenPack>>) {
@@ -56,19 +64,29 @@ impl Packer {
     }
 
     /// Appends a sealed frame to the open pack of its kind.
-    pub fn add(&self, kind: Kind, mut record: FrameRecord, sealed: Vec<u8>) -> Result<()> {
+    pub fn add(&self, kind: Kind, mut record: FrameRecord, sealed: &[u8]) -> Result<()> {
         let (sealer, open) = self.side(kind);
         let mut open = open.lock().expect("no panic holds it");
-        let pack = open.get_or_insert_with(|| OpenPack { bytes: sealer.header().encode(), frames: Vec::new(), chunks: 0 });
+        let pack = open.get_or_insert_with(|| {
+            let mut bytes = self.spare.lock().expect("no panic holds it").pop().unwrap_or_default();
+            bytes.extend_from_slice(&sealer.header().encode());
+            OpenPack { bytes, frames: Vec::new(), chunks: 0 }
+        });
         record.offset = pack.bytes.len() as u64;
         assert!(pack.frames.last().map_or(FRAMES_START, FrameRecord::end) == record.offset);
-        pack.bytes.extend_from_slice(&sealed);
+        pack.bytes.extend_from_slice(sealed);
         pack.chunks += record.table.len();
         pack.frames.push(record);
         match pack.bytes.len() >= PACK_BYTES_TARGET || pack.chunks >= CHECKPOINT_CHUNKS / 4 {
             true => self.close(kind, open.take()),
             false => Ok(()),
         }
+    }
+
+    /// Takes back the memory of a pack.
+    fn reuse(&self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        self.spare.lock().expect("no panic holds it").push(bytes);
     }
 
     fn close(&self, kind: Kind, open: Option<OpenPack>) -> Result<()> {
@@ -93,6 +111,20 @@ impl Packer {
     }
 }
 
+/// Appends the footer and the trailer to a pack's header and frames.
+pub fn end_pack(sealer: &Sealer, bytes: &mut Vec<u8>, frames: &[FrameRecord]) -> Result<()> {
+    let plain = encode_frames(frames);
+    let associated_data = footer_associated_data(sealer.header(), bytes.len() as u64);
+    let sealed = sealer.seal(&associated_data, &plain);
+    if sealer.open(&associated_data, &sealed).as_ref() != Some(&plain) {
+        return Err(Error::ReadBack("the footer of a pack".into()));
+    }
+    bytes.reserve(sealed.len() + TRAILER_BYTES);
+    bytes.extend_from_slice(&sealed);
+    bytes.extend_from_slice(&encode_trailer(sealed.len() as u32));
+    Ok(())
+}
+
 /// What has been stored.
 #[derive(Default)]
 pub struct UploadTotals {
@@ -102,61 +134,69 @@ pub struct UploadTotals {
     pub packs: AtomicU64,
 }
 
-/// Stores packs and index segments on one thread.
+/// Packs that are durable, but that no index segment lists yet.
+#[derive(Default)]
+struct Unlisted {
+    packs: Vec<PackRecord>,
+    chunks: usize,
+}
+
+/// Stores packs and index segments, on several threads.
 pub struct Uploader {
     pub locator: Arc<Locator>,
     pub stock: Arc<Stock>,
     /// Chunks the index has been told of since they were last taken from here.
-    pub merged: Arc<Mutex<Vec<ChunkId>>>,
-    pub totals: Arc<UploadTotals>,
+    pub merged: Mutex<Vec<ChunkId>>,
+    pub totals: UploadTotals,
     /// Packs stored by this run.
-    pub stored: Arc<Mutex<HashSet<ObjectName>>>,
+    pub stored: Mutex<HashSet<ObjectName>>,
     /// Go through all motions but store nothing.
     pub dry_run: bool,
     /// For its sealers: a pack's footer is sealed under the salt in its header.
     pub packer: Arc<Packer>,
     pub segment_sealer: Sealer,
+    unlisted: Mutex<Unlisted>,
 }
 
 impl Uploader {
-    /// Stores what comes until the senders hang up, then the last index segment.
-    pub fn run(self, packs: &Receiver<ClosedPack>) -> Result<()> {
-        let mut stored = Vec::new();
-        let mut chunks = 0;
-        for pack in packs {
-            chunks += pack.frames.iter().map(|frame| frame.table.len()).sum::<usize>();
-            match self.store_pack(pack) {
-                Ok(pack) => stored.push(pack),
-                Err(error) => {
-                    // What was stored so far need not be stored again by the next run.
-                    let listed = if stored.is_empty() { Ok(()) } else { self.store_segment(stored) };
-                    drop(listed);
-                    return Err(error);
-                }
-            }
-            if chunks >= CHECKPOINT_CHUNKS {
-                self.store_segment(std::mem::take(&mut stored))?;
-                chunks = 0;
-            }
+    pub fn new(locator: Arc<Locator>, stock: Arc<Stock>, packer: Arc<Packer>, segment_sealer: Sealer, dry_run: bool) -> Self {
+        Self {
+            locator,
+            stock,
+            packer,
+            segment_sealer,
+            dry_run,
+            merged: Mutex::default(),
+            totals: UploadTotals::default(),
+            stored: Mutex::default(),
+            unlisted: Mutex::default(),
         }
-        match stored.is_empty() {
+    }
+
+    /// Stores one pack, and a segment if it is time for one.
+    pub fn work(&self, pack: ClosedPack) -> Result<()> {
+        let pack = self.store_pack(pack)?;
+        let due = {
+            let mut unlisted = self.unlisted.lock().expect("no panic holds it");
+            unlisted.chunks += pack.frames.iter().map(|frame| frame.table.len()).sum::<usize>();
+            unlisted.packs.push(pack);
+            (unlisted.chunks >= CHECKPOINT_CHUNKS).then(|| std::mem::take(&mut *unlisted))
+        };
+        due.map_or(Ok(()), |unlisted| self.store_segment(unlisted.packs))
+    }
+
+    /// Stores the last index segment; after a failure too, since what was stored so far need not be stored again by the next run.
+    pub fn finish(&self) -> Result<()> {
+        let unlisted = std::mem::take(&mut *self.unlisted.lock().expect("no panic holds it"));
+        match unlisted.packs.is_empty() {
             true => Ok(()),
-            false => self.store_segment(stored),
+            false => self.store_segment(unlisted.packs),
         }
     }
 
     fn store_pack(&self, pack: ClosedPack) -> Result<PackRecord> {
         let ClosedPack { kind, mut bytes, frames } = pack;
-        let sealer = self.packer.sealer(kind);
-        let plain = encode_frames(&frames);
-        let associated_data = footer_associated_data(sealer.header(), bytes.len() as u64);
-        let sealed = sealer.seal(&associated_data, &plain);
-        if sealer.open(&associated_data, &sealed).as_ref() != Some(&plain) {
-            return Err(Error::ReadBack("the footer of a pack".into()));
-        }
-        bytes.reserve(sealed.len() + TRAILER_BYTES);
-        bytes.extend_from_slice(&sealed);
-        bytes.extend_from_slice(&encode_trailer(sealed.len() as u32));
+        end_pack(self.packer.sealer(kind), &mut bytes, &frames)?;
         let name = ObjectName::of(&bytes);
         self.put(&Place::pack(name), &bytes)?;
         let size = bytes.len() as u64;
@@ -165,6 +205,7 @@ impl Uploader {
         self.totals.packs.fetch_add(1, Ordering::Relaxed);
         self.stock.add_pack(name, size);
         self.stored.lock().expect("no panic holds it").insert(name);
+        self.packer.reuse(bytes);
         Ok(PackRecord { name, kind, size, frames })
     }
 

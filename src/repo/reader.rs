@@ -1,108 +1,41 @@
 //! Reading frames: from recipes to verified bytes.
 //!
-//! A frame is opened, decompressed and every chunk of it verified before anything is handed on. Every place of a frame is tried; if
-//! all fail, its chunks are looked for in other frames, and those that are nowhere are marked lost. Fetching is batch by batch: a
-//! batch's frames are decoded in parallel on a thread of its own while the batch before is used; the order never changes.
+//! A frame is opened and decompressed, and every chunk of it verified before it is handed on. Every place of a frame is tried; if
+//! all fail, it is put together from others (`salvage`).
 
-use std::collections::{HashMap, HashSet};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, TryLockError};
 
 use lru::LruCache;
-use rayon::prelude::*;
 
+use super::frames::{Frame, Spare};
 use super::locate::{Locator, is_not_found};
 use crate::backend::Place;
 use crate::compression::Decompressor;
 use crate::crypto::SealKey;
 use crate::error::{Error, Result};
 use crate::format::envelope::Kind;
-use crate::format::frame::{Base, ChunkTable, FrameRecord};
+use crate::format::frame::{Base, FrameRecord};
 use crate::format::recipe::Run;
 use crate::id::{FrameId, ObjectName};
 use crate::index::IndexedPack;
 use crate::limits::*;
 
-/// A decoded frame, every chunk verified.
-#[derive(Clone)]
-pub struct Frame {
-    pub table: ChunkTable,
-    /// Where each chunk begins in `bytes`; `None` for one that is not there.
-    starts: Vec<Option<u32>>,
-    bytes: Vec<u8>,
-    /// Whether it was stored as a delta.
-    pub delta: bool,
-    /// What is wrong with it, where chunks had to be found elsewhere or are lost.
-    pub damage: Option<String>,
-}
-
-impl Frame {
-    /// A chunk's bytes, or nothing if they are lost.
-    pub fn chunk(&self, ordinal: usize) -> Option<&[u8]> {
-        let start = (*self.starts.get(ordinal)?)? as usize;
-        Some(&self.bytes[start..start + self.table.lens()[ordinal] as usize])
-    }
-
-    /// The bytes of neighbouring chunks, if all are there.
-    pub fn chunks(&self, run: &Run) -> Option<&[u8]> {
-        let (first, end) = (run.first as usize, (run.first + run.count) as usize);
-        let lens = self.table.lens().get(first..end)?;
-        if self.starts[first..end].iter().any(Option::is_none) {
-            return None;
-        }
-        let start = self.starts[first]? as usize;
-        let len: usize = lens.iter().map(|&len| len as usize).sum();
-        Some(&self.bytes[start..start + len])
-    }
-
-    fn is_whole(&self) -> bool {
-        self.starts.iter().all(Option::is_some)
-    }
-
-    /// With the chunks that another copy of the frame has besides.
-    fn join(self, other: &Self) -> Self {
-        let mut bytes = Vec::with_capacity(self.bytes.len() + other.bytes.len());
-        let place = |ordinal: usize| {
-            let chunk = self.chunk(ordinal).or_else(|| other.chunk(ordinal))?;
-            bytes.extend_from_slice(chunk);
-            Some((bytes.len() - chunk.len()) as u32)
-        };
-        let starts = (0..self.table.len()).map(place).collect();
-        Self { starts, bytes, ..self }
-    }
-
-    fn new(record: &FrameRecord, bytes: Vec<u8>) -> Self {
-        let (table, delta) = (record.table.clone(), record.is_delta());
-        let mut at = 0;
-        let place = |(i, &len): (usize, &u32)| {
-            record.has(i).then(|| {
-                let start = at;
-                at += len;
-                start
-            })
-        };
-        let starts = table.lens().iter().enumerate().map(place).collect();
-        Self { table, starts, bytes, delta, damage: None }
-    }
-}
-
-/// A run that somebody wants, and what for.
-pub struct Wanted<T> {
-    pub tag: T,
-    pub run: Run,
-}
-
-/// A run and its frame; the error is shared by all runs of the frame.
-pub struct Fetched<T> {
-    pub tag: T,
-    pub run: Run,
-    pub frame: std::result::Result<Arc<Frame>, Arc<Error>>,
-}
-
 /// Which copies of a frame are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Copies {
+pub(super) enum Copies {
     All,
     Plain,
+}
+
+/// Which chunks of a frame are verified.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verify {
+    All,
+    /// None yet: whoever hands them on does it.
+    Later,
 }
 
 /// Which bases will do.
@@ -114,16 +47,29 @@ pub enum Bases {
     Any,
 }
 
-type Shelf = Mutex<LruCache<FrameId, Arc<Mutex<Option<Arc<Frame>>>>>>;
+thread_local! {
+    // Memory that is used again for each frame a thread reads.
+    /// What is sealed. Whoever reads a frame takes it out, since a base may have to be read meanwhile.
+    static SEALED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// The chunks of a base.
+    static PREFIX: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// What was opened, and what decompresses it.
+    static OPENED: RefCell<(Vec<u8>, Decompressor)> = RefCell::default();
+}
+
+pub(super) type Shelf = Mutex<LruCache<FrameId, Arc<Mutex<Option<Arc<Frame>>>>>>;
 
 /// Reads frames, and keeps the last ones decoded.
 pub struct Reader {
     locator: Arc<Locator>,
-    frames: Shelf,
+    pub(super) frames: Shelf,
     /// Bases have a shelf of their own, so that waiting for one never waits for a frame that waits for a base.
     bases: Shelf,
     pack_keys: Mutex<LruCache<ObjectName, Arc<(Kind, SealKey)>>>,
-    hopeless: Mutex<HashMap<FrameId, Arc<Error>>>,
+    pub(super) hopeless: Mutex<HashMap<FrameId, Arc<Error>>>,
+    /// Frames that had to be put together from others.
+    pub(super) salvaged: Mutex<BTreeSet<FrameId>>,
+    pub(super) spare: Arc<Spare>,
 }
 
 impl Reader {
@@ -135,7 +81,17 @@ impl Reader {
             bases: shelf(FRAME_CACHE_BYTES),
             pack_keys: Mutex::new(LruCache::new(1024.try_into().expect("not zero"))),
             hopeless: Mutex::default(),
+            salvaged: Mutex::default(),
+            spare: Arc::default(),
         }
+    }
+
+    /// Forgets what was read: packs have come or gone.
+    pub fn start_over(&self) {
+        self.frames.lock().expect("no panic holds it").clear();
+        self.bases.lock().expect("no panic holds it").clear();
+        self.hopeless.lock().expect("no panic holds it").clear();
+        self.salvaged.lock().expect("no panic holds it").clear();
     }
 
     pub fn locator(&self) -> &Arc<Locator> {
@@ -144,30 +100,37 @@ impl Reader {
 
     /// A frame, decoded once while it stays in the cache.
     pub fn frame(&self, id: &FrameId) -> Result<Arc<Frame>> {
+        self.shelved(id, Verify::All)
+    }
+
+    pub(super) fn shelved(&self, id: &FrameId, verify: Verify) -> Result<Arc<Frame>> {
         let slot = self.slot(&self.frames, id);
         let mut slot = slot.lock().expect("no panic holds it");
-        if let Some(frame) = &*slot {
+        if let Some(frame) = slot.as_ref().filter(|frame| frame.verified || verify == Verify::Later) {
             return Ok(frame.clone());
         }
-        let frame = match ready(&self.bases, id) {
+        let frame = match ready(&self.bases, id).filter(|frame| frame.verified || verify == Verify::Later) {
             Some(frame) => frame,
-            None => Arc::new(self.read(id)?),
+            None => Arc::new(self.read(id, verify)?),
         };
         *slot = Some(frame.clone());
         Ok(frame)
     }
 
     /// A frame to be the base of a delta: never read from a delta copy, so decoding is one step deep.
-    fn base_frame(&self, id: &FrameId, bases: Bases) -> Result<Arc<Frame>> {
-        if let Some(frame) = ready(&self.frames, id).filter(|frame| !frame.delta) {
+    fn base_frame(&self, id: &FrameId, bases: Bases, verify: Verify) -> Result<Arc<Frame>> {
+        let will_do = |frame: &Arc<Frame>| {
+            !frame.delta && (frame.verified || verify == Verify::Later) && (frame.damage.is_none() || bases == Bases::Any)
+        };
+        if let Some(frame) = ready(&self.frames, id).filter(will_do) {
             return Ok(frame);
         }
         let slot = self.slot(&self.bases, id);
         let mut slot = slot.lock().expect("no panic holds it");
-        if let Some(frame) = slot.as_ref().filter(|frame| bases == Bases::Any || frame.damage.is_none()) {
+        if let Some(frame) = slot.as_ref().filter(|frame| will_do(frame)) {
             return Ok(frame.clone());
         }
-        let frame = match (self.read_places(id, Copies::Plain), bases) {
+        let frame = match (self.read_places(id, Copies::Plain, verify), bases) {
             (Err(trouble), Bases::Any) => self.salvage(id, trouble, Copies::Plain)?,
             (result, _) => result?,
         };
@@ -176,21 +139,33 @@ impl Reader {
         Ok(frame)
     }
 
-    fn slot(&self, shelf: &Shelf, id: &FrameId) -> Arc<Mutex<Option<Arc<Frame>>>> {
+    /// Keeps more decoded: what was stored over many nights is read from here and there, and restores use little else.
+    pub(super) fn widen(&self) {
+        let frames = |bytes: usize| (bytes / FRAME_BYTES_TARGET).try_into().expect("at least one frame");
+        self.frames.lock().expect("no panic holds it").resize(frames(FETCH_CACHE_BYTES));
+        self.bases.lock().expect("no panic holds it").resize(frames(FETCH_BASES_BYTES));
+    }
+
+    /// Keeps a frame that was read from a plain copy, for deltas that are based on it.
+    pub fn keep_base(&self, id: FrameId, frame: Frame) {
+        let slot = self.slot(&self.bases, &id);
+        *slot.lock().expect("no panic holds it") = Some(Arc::new(frame));
+    }
+
+    pub(super) fn slot(&self, shelf: &Shelf, id: &FrameId) -> Arc<Mutex<Option<Arc<Frame>>>> {
         shelf.lock().expect("no panic holds it").get_or_insert(*id, Default::default).clone()
     }
 
-    fn read(&self, id: &FrameId) -> Result<Frame> {
-        self.read_places(id, Copies::All).or_else(|trouble| self.salvage(id, trouble, Copies::All))
+    fn read(&self, id: &FrameId, verify: Verify) -> Result<Frame> {
+        self.read_places(id, Copies::All, verify).or_else(|trouble| self.salvage(id, trouble, Copies::All))
     }
 
     /// Tries every place where the index says a frame is; if that fails, also those of segments that came since, and those that no
     /// segment lists.
-    fn read_places(&self, id: &FrameId, copies: Copies) -> Result<Frame> {
+    fn read_places(&self, id: &FrameId, copies: Copies, verify: Verify) -> Result<Frame> {
         let mut trouble = Error::damaged(format!("frame {id}"), "no index segment lists it");
         let mut tried = HashSet::new();
         let mut gone = Vec::new();
-        let mut thinned: Option<Frame> = None;
         for attempt in 0..3 {
             match attempt {
                 1 if gone.is_empty() => continue,
@@ -202,45 +177,54 @@ impl Reader {
                 if copies == Copies::Plain && location.info.is_delta() || !tried.insert(pack.name) {
                     continue;
                 }
-                match self.read_listed(&pack, id) {
+                match self.read_listed(&pack, id, verify) {
                     Ok(frame) if copies == Copies::Plain && frame.delta => {}
-                    Ok(frame) if frame.is_whole() => return Ok(frame),
-                    // What this copy lacks another may have.
-                    Ok(frame) => thinned = Some(thinned.take().map_or_else(|| frame.clone(), |known| known.join(&frame))),
+                    Ok(frame) => return Ok(frame),
                     Err(error) => {
                         gone.extend(is_not_found(&error).then_some(pack.name));
                         trouble = error;
                     }
                 }
             }
-            if !trouble.is_damage() || thinned.is_some() && gone.is_empty() {
+            if !trouble.is_damage() {
                 break;
             }
         }
-        thinned.ok_or(trouble)
+        Err(trouble)
     }
 
-    /// Reads a frame from a pack.
+    /// Reads a frame from a pack, and verifies every chunk of it.
     pub fn read_from(&self, pack: &IndexedPack, record: &FrameRecord) -> Result<Frame> {
+        self.read_copy(pack, record, Verify::All)
+    }
+
+    fn read_copy(&self, pack: &IndexedPack, record: &FrameRecord, verify: Verify) -> Result<Frame> {
         let place = Place::pack(pack.name);
-        let key = self.pack_key(pack.name)?;
-        let mut sealed = vec![0; record.stored_len as usize];
-        self.locator.backend().read_at(&place, record.offset, &mut sealed)?;
-        let decoded = self.decode(&key, record, &sealed).or_else(|_| {
+        let mut memory = SEALED.take();
+        let len = record.stored_len as usize;
+        memory.resize(memory.len().max(len), 0);
+        let sealed = &mut memory[..len];
+        let mut read = || {
+            let key = self.pack_key(pack.name)?;
+            self.locator.backend().read_at(&place, record.offset, sealed)?;
+            self.open(&key, record, sealed, verify)
+        };
+        let decoded = read().or_else(|_| {
             // Perhaps it was only the way here: once more, from the medium.
             self.locator.backend().forget_cached(&place);
-            self.locator.backend().read_at(&place, record.offset, &mut sealed)?;
-            self.decode(&key, record, &sealed)
+            self.pack_keys.lock().expect("no panic holds it").pop(&pack.name);
+            read()
         });
+        SEALED.set(memory);
         decoded.map_err(|error| match error {
             Error::Damaged { what, why } => Error::Damaged { what: format!("{what} in {place}"), why },
             other => other,
         })
     }
 
-    fn read_listed(&self, pack: &IndexedPack, id: &FrameId) -> Result<Frame> {
+    fn read_listed(&self, pack: &IndexedPack, id: &FrameId, verify: Verify) -> Result<Frame> {
         let record = self.locator.record_in(pack, id)?;
-        self.read_from(pack, &record)
+        self.read_copy(pack, &record, verify)
     }
 
     fn pack_key(&self, name: ObjectName) -> Result<Arc<(Kind, SealKey)>> {
@@ -256,60 +240,117 @@ impl Reader {
     /// Opens a frame's box, decompresses it and verifies table and chunks. A base is never read from a delta copy.
     /// Where a base has no good plain copy, its chunks are looked for elsewhere.
     pub fn decode(&self, key: &(Kind, SealKey), record: &FrameRecord, sealed: &[u8]) -> Result<Frame> {
-        self.open_box(key, record, sealed, Bases::Any).map(|(frame, _)| frame)
+        self.open(key, record, sealed, Verify::All)
     }
 
-    /// A frame as it lies in a pack, with what is in its box. For moving it: its base must be good, and nothing is looked for elsewhere.
-    pub(super) fn read_exact(&self, pack: ObjectName, record: &FrameRecord) -> Result<(Kind, Frame, Vec<u8>)> {
-        let place = Place::pack(pack);
-        let key = self.pack_key(pack)?;
-        let mut sealed = vec![0; record.stored_len as usize];
-        self.locator.backend().read_at(&place, record.offset, &mut sealed)?;
-        let opened = self.open_box(&key, record, &sealed, Bases::Good).or_else(|_| {
-            self.locator.backend().forget_cached(&place);
-            self.locator.backend().read_at(&place, record.offset, &mut sealed)?;
-            self.open_box(&key, record, &sealed, Bases::Good)
-        });
-        opened.map(|(frame, payload)| (key.0, frame, payload))
-    }
-
-    /// The decoded frame, and its bytes as the codec left them.
-    fn open_box(&self, key: &(Kind, SealKey), record: &FrameRecord, sealed: &[u8], bases: Bases) -> Result<(Frame, Vec<u8>)> {
+    fn open(&self, key: &(Kind, SealKey), record: &FrameRecord, sealed: &[u8], verify: Verify) -> Result<Frame> {
         let damaged = |why: &str| Error::damaged(format!("frame {}", record.id), why);
         let (kind, key) = key;
-        let compressed = key.open(&record.seal_info().associated_data(&self.locator.repository(), *kind), sealed);
-        let compressed = compressed.ok_or_else(|| damaged("its seal does not fit its bytes"))?;
         if self.locator.keys().frame_id(&record.table) != record.id {
             return Err(damaged("its chunk table does not fit its id"));
         }
-        let prefix = record.base.as_ref().map(|base| self.prefix(base, bases)).transpose()?;
-        let bytes = Decompressor::default()
-            .decompress(record.codec, prefix.as_deref(), &compressed, record.present_len())
-            .map_err(|error| damaged(&error.to_string()))?;
-        let frame = Frame::new(record, bytes);
-        self.verify(&frame, *kind).map_err(damaged)?;
-        Ok((frame, compressed))
+        let mut memory = PREFIX.take();
+        let prefix = match &record.base {
+            Some(base) => {
+                self.gather_prefix(base, Bases::Any, verify, &mut memory)?;
+                Some(&memory[..])
+            }
+            None => None,
+        };
+        let mut bytes = self.spare.take();
+        OPENED.with_borrow_mut(|(opened, decompressor)| {
+            let associated_data = record.seal_info().associated_data(&self.locator.repository(), *kind);
+            let compressed = key.open_into(&associated_data, sealed, opened);
+            let compressed = compressed.ok_or_else(|| damaged("its seal does not fit its bytes"))?;
+            let done = decompressor.decompress_into(record.codec, prefix, compressed, record.present_len(), &mut bytes);
+            done.map_err(|error| damaged(&error.to_string()))
+        })?;
+        PREFIX.set(memory);
+        let mut frame = Frame::new(*kind, record, bytes, self.spare.clone());
+        self.verify_lengths(&frame).map_err(damaged)?;
+        if verify == Verify::All {
+            frame.verified = self.fits(&frame, 0..frame.table.len());
+            frame.verified.then_some(()).ok_or_else(|| damaged("a chunk does not fit its id"))?;
+        }
+        Ok(frame)
     }
 
-    fn verify(&self, frame: &Frame, kind: Kind) -> std::result::Result<(), &'static str> {
+    /// A frame as it lies in a pack, every chunk verified, with what is in its box. For moving it: what it is based on must be good, and
+    /// nothing is looked for elsewhere.
+    pub(super) fn read_exact(&self, pack: ObjectName, record: &FrameRecord) -> Result<(Kind, Frame, Vec<u8>)> {
+        let place = Place::pack(pack);
+        let mut sealed = vec![0; record.stored_len as usize];
+        let mut read = || {
+            let key = self.pack_key(pack)?;
+            self.locator.backend().read_at(&place, record.offset, &mut sealed)?;
+            self.open_exact(&key, record, &sealed)
+        };
+        read().or_else(|_| {
+            // Perhaps it was only the way here: once more, from the medium.
+            self.locator.backend().forget_cached(&place);
+            self.pack_keys.lock().expect("no panic holds it").pop(&pack);
+            read()
+        })
+    }
+
+    fn open_exact(&self, key: &(Kind, SealKey), record: &FrameRecord, sealed: &[u8]) -> Result<(Kind, Frame, Vec<u8>)> {
+        let damaged = |why: &str| Error::damaged(format!("frame {}", record.id), why);
+        let (kind, key) = key;
+        if self.locator.keys().frame_id(&record.table) != record.id {
+            return Err(damaged("its chunk table does not fit its id"));
+        }
+        let payload = key.open(&record.seal_info().associated_data(&self.locator.repository(), *kind), sealed);
+        let payload = payload.ok_or_else(|| damaged("its seal does not fit its bytes"))?;
+        let prefix = record.base.as_ref().map(|base| self.prefix(base, Bases::Good)).transpose()?;
+        let plain = Decompressor::default().decompress(record.codec, prefix.as_deref(), &payload, record.present_len());
+        let frame = Frame::new(*kind, record, plain.map_err(|error| damaged(&error.to_string()))?, self.spare.clone());
+        self.verify_lengths(&frame).map_err(damaged)?;
+        match self.fits(&frame, 0..frame.table.len()) {
+            true => Ok((*kind, frame, payload)),
+            false => Err(damaged("a chunk does not fit its id")),
+        }
+    }
+
+    fn verify_lengths(&self, frame: &Frame) -> std::result::Result<(), &'static str> {
         let present: usize = (0..frame.table.len()).filter_map(|i| frame.starts[i].map(|_| frame.table.lens()[i] as usize)).sum();
         if present != frame.bytes.len() {
             return Err("its chunks have other lengths than its bytes");
         }
-        for (i, id) in frame.table.ids().iter().enumerate() {
-            if frame.chunk(i).is_some_and(|bytes| self.locator.keys().chunk_id(kind, bytes) != *id) {
-                return Err("a chunk does not fit its id");
-            }
-        }
         Ok(())
+    }
+
+    /// Whether chunks fit their ids; those that are not there do.
+    pub(super) fn fits(&self, frame: &Frame, mut ordinals: Range<usize>) -> bool {
+        let fits = |ordinal: usize, id| frame.chunk(ordinal).is_none_or(|bytes| self.locator.keys().chunk_id(frame.kind, bytes) == id);
+        frame.verified || ordinals.all(|ordinal| frame.table.ids().get(ordinal).is_none_or(|id| fits(ordinal, *id)))
+    }
+
+    /// Stored bytes for each plain byte of the frames of a base.
+    pub fn ratio(&self, base: &Base) -> f64 {
+        let frames: HashSet<FrameId> = base.0.iter().map(|run| run.frame).collect();
+        let plain = |id| self.locator.places(&id).into_iter().map(|(_, location)| location).find(|location| !location.info.is_delta());
+        let lens =
+            frames.into_iter().filter_map(plain).map(|location| (u64::from(location.stored_len), u64::from(location.info.plain_len)));
+        let (stored, plain) = lens.fold((0, 0), |sum, lens| (sum.0 + lens.0, sum.1 + lens.1));
+        if plain == 0 { 1.0 } else { stored as f64 / plain as f64 }
     }
 
     /// The old chunks of a base, end to end, each once.
     pub fn prefix(&self, base: &Base, bases: Bases) -> Result<Vec<u8>> {
         let mut prefix = Vec::new();
+        self.gather_prefix(base, bases, Verify::All, &mut prefix)?;
+        Ok(prefix)
+    }
+
+    fn gather_prefix(&self, base: &Base, bases: Bases, verify: Verify, prefix: &mut Vec<u8>) -> Result<()> {
+        prefix.clear();
         let mut seen = HashSet::new();
         for run in &base.0 {
-            let frame = self.base_frame(&run.frame, bases)?;
+            let mut frame = self.base_frame(&run.frame, bases, verify)?;
+            let wanted = Run { frame: run.frame, first: run.first, count: run.count };
+            if bases == Bases::Any && !frame.has(&wanted) {
+                frame = self.complete(&self.bases, &run.frame, frame, Copies::Plain)?;
+            }
             for ordinal in (run.first..run.first + run.count).filter(|&ordinal| seen.insert((run.frame, ordinal))) {
                 let lost = || Error::damaged(format!("frame {}", run.frame), "a chunk of a base is not there");
                 prefix.extend_from_slice(frame.chunk(ordinal as usize).ok_or_else(lost)?);
@@ -318,96 +359,7 @@ impl Reader {
                 return Err(Error::damaged(format!("frame {}", run.frame), "a base is beyond the limit"));
             }
         }
-        Ok(prefix)
-    }
-
-    /// Puts a frame together from chunks stored in other frames; what is nowhere is lost.
-    fn salvage(&self, id: &FrameId, trouble: Error, from: Copies) -> Result<Frame> {
-        if !trouble.is_damage() {
-            return Err(trouble);
-        }
-        if let Some(known) = self.hopeless.lock().expect("no panic holds it").get(id) {
-            return Err(Error::damaged(format!("frame {id}"), known));
-        }
-        let copies = self.locator.search(id)?;
-        let Some((table, elsewhere)) = copies else {
-            let known = Arc::new(trouble);
-            self.hopeless.lock().expect("no panic holds it").insert(*id, known.clone());
-            return Err(Error::damaged(format!("frame {id}"), known));
-        };
-        let mut starts = vec![None; table.len()];
-        let mut bytes = Vec::new();
-        for (pack, record) in elsewhere {
-            if from == Copies::Plain && record.is_delta() {
-                continue;
-            }
-            let Ok(frame) = self.read_from(&pack, &record) else { continue };
-            for (ordinal, chunk_id) in table.ids().iter().enumerate().filter(|(ordinal, _)| starts[*ordinal].is_none()).collect::<Vec<_>>()
-            {
-                let found = frame.table.ids().iter().position(|id| id == chunk_id).and_then(|i| frame.chunk(i));
-                if let Some(chunk) = found {
-                    starts[ordinal] = Some(bytes.len() as u32);
-                    bytes.extend_from_slice(chunk);
-                }
-            }
-        }
-        // `chunks` hands out neighbours as one slice, so they are laid in order.
-        let mut ordered = Vec::with_capacity(bytes.len());
-        for (ordinal, start) in starts.iter_mut().enumerate() {
-            if let Some(old) = *start {
-                *start = Some(ordered.len() as u32);
-                ordered.extend_from_slice(&bytes[old as usize..old as usize + table.lens()[ordinal] as usize]);
-            }
-        }
-        Ok(Frame { table, starts, bytes: ordered, delta: false, damage: Some(trouble.to_string()) })
-    }
-
-    /// Hands the wanted runs with their frames to `each`, in order, a batch at a time, reading ahead meanwhile.
-    pub fn fetch<T: Send>(
-        &self,
-        wanted: impl Iterator<Item = Result<Wanted<T>>> + Send,
-        mut each: impl FnMut(Vec<Fetched<T>>) -> Result<()>,
-    ) -> Result<()> {
-        std::thread::scope(|scope| {
-            let (sender, receiver) = crossbeam_channel::bounded(1);
-            scope.spawn(move || {
-                let mut wanted = wanted.peekable();
-                while wanted.peek().is_some() {
-                    let batch = self.batch(&mut wanted);
-                    let failed = batch.is_err();
-                    if sender.send(batch).is_err() || failed {
-                        return;
-                    }
-                }
-            });
-            for batch in receiver {
-                each(batch?)?;
-            }
-            Ok(())
-        })
-    }
-
-    fn batch<T>(&self, wanted: &mut impl Iterator<Item = Result<Wanted<T>>>) -> Result<Vec<Fetched<T>>> {
-        let mut ids = HashSet::new();
-        let mut order = Vec::new();
-        let mut batch = Vec::new();
-        while ids.len() < FETCH_FRAMES && batch.len() < FRAME_CHUNKS_MAX {
-            let Some(item) = wanted.next().transpose()? else { break };
-            if ids.insert(item.run.frame) {
-                order.push(item.run.frame);
-            }
-            batch.push(item);
-        }
-        // Frames stored as deltas come after the others, which are likely to be their bases.
-        let is_delta = |id: &FrameId| self.locator.places(id).first().is_some_and(|(_, location)| location.info.is_delta());
-        let (deltas, plain): (Vec<FrameId>, Vec<FrameId>) = order.into_iter().partition(is_delta);
-        let mut frames = HashMap::new();
-        for group in [plain, deltas] {
-            let read = |id| (id, self.frame(&id).map_err(Arc::new));
-            frames.extend(group.into_par_iter().with_max_len(1).map(read).collect::<Vec<_>>());
-        }
-        let fetched = |Wanted { tag, run }| Fetched { tag, run, frame: frames[&run.frame].clone() };
-        Ok(batch.into_iter().map(fetched).collect())
+        Ok(())
     }
 }
 

@@ -77,6 +77,14 @@ impl Records {
     }
 }
 
+impl Repository {
+    /// The packs condemned by any collection: nobody may newly rely on them. A damaged record is passed over: collectors stop at one, so
+    /// what it condemned is not deleted.
+    pub fn condemned_packs(&self) -> Result<HashSet<ObjectName>> {
+        Ok(Records::read(self, Rigour::Lenient)?.condemned())
+    }
+}
+
 fn load(repository: &Repository, name: ObjectName) -> Result<Record> {
     let place = Place::record(name);
     let body = repository.read_object(Kind::Record, &place, RECORD_BYTES_MAX)?;

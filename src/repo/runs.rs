@@ -30,7 +30,7 @@ impl ByteStream {
             match self.runs.next().transpose()? {
                 None => self.ended = true,
                 Some(run) => {
-                    let frame = self.reader.frame(&run.frame)?;
+                    let frame = self.reader.frame_with(&run)?;
                     let lost = || Error::damaged(format!("frame {}", run.frame), "chunks of a catalog or recipe are lost");
                     self.buffer.extend_from_slice(frame.chunks(&run).ok_or_else(lost)?);
                 }
@@ -56,7 +56,7 @@ impl ByteStream {
             let Some(run) = self.runs.next().transpose()? else { return Ok(()) };
             let len = self.reader.locator().run_len(&run)?;
             if len > offset {
-                let frame = self.reader.frame(&run.frame)?;
+                let frame = self.reader.frame_with(&run)?;
                 let lost = || Error::damaged(format!("frame {}", run.frame), "chunks of a catalog or recipe are lost");
                 self.buffer.extend_from_slice(frame.chunks(&run).ok_or_else(lost)?);
                 self.at = offset as usize;

@@ -4,7 +4,7 @@ use super::Repository;
 use crate::backend::{Area, Place};
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::envelope::Kind;
-use crate::format::snapshot::Snapshot;
+use crate::format::snapshot::{Snapshot, Substitute, with_tags};
 use crate::id::{ObjectName, SnapshotId};
 use crate::limits::*;
 
@@ -75,9 +75,16 @@ impl Repository {
         Ok(Stored { id, snapshot })
     }
 
-    /// Stores a snapshot; everything it refers to must be durable.
-    pub(crate) fn save_snapshot(&self, snapshot: &Snapshot) -> Result<SnapshotId> {
-        let stored = self.seal_object(Kind::Snapshot, &snapshot.encode())?;
+    /// A snapshot's own body with some of it replaced, for a copy. What this version does not know stays.
+    pub(crate) fn snapshot_with(&self, id: SnapshotId, substitute: &Substitute) -> Result<Vec<u8>> {
+        let place = Place::snapshot(id);
+        let body = self.read_object(Kind::Snapshot, &place, RECORD_BYTES_MAX)?;
+        substitute.into_body(&body).map_err(|error| error.of(&place))
+    }
+
+    /// Stores a snapshot with this body; everything it refers to must be durable.
+    pub(crate) fn save_snapshot(&self, body: &[u8]) -> Result<SnapshotId> {
+        let stored = self.seal_object(Kind::Snapshot, body)?;
         let id = ObjectName::of(&stored);
         self.backend.put(&Place::snapshot(id), &stored)?;
         Ok(id)
@@ -86,6 +93,30 @@ impl Repository {
     /// Takes back a snapshot of our own.
     pub(crate) fn withdraw_snapshot(&self, id: SnapshotId) -> Result<()> {
         Ok(self.backend.delete(&Place::snapshot(id))?)
+    }
+
+    /// Stores a snapshot once more, with other tags and so under another id, and reads it back.
+    pub(crate) fn save_with_tags(&self, id: SnapshotId, tags: &[String]) -> Result<SnapshotId> {
+        let place = Place::snapshot(id);
+        let body = self.read_object(Kind::Snapshot, &place, RECORD_BYTES_MAX)?;
+        let stored = self.seal_object(Kind::Snapshot, &with_tags(&body, tags, id).map_err(|error| error.of(&place))?)?;
+        let new = ObjectName::of(&stored);
+        self.backend.put(&Place::snapshot(new), &stored)?;
+        match self.snapshot(new) {
+            Ok(stored) => Ok(stored.id),
+            Err(error) => {
+                self.withdraw_snapshot(new)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes a snapshot on purpose; a record must name it already. One that is gone is no trouble.
+    pub(crate) fn remove_snapshot(&self, id: SnapshotId) -> Result<()> {
+        match self.backend.delete(&Place::snapshot(id)) {
+            Err(error) if error.kind == StorageErrorKind::NotFound => Ok(()),
+            result => Ok(result?),
+        }
     }
 
     /// The snapshot that `latest`, `latest~2`, an id's beginning, or one of these with `:/a/path` behind it means.

@@ -10,7 +10,7 @@ use lru::LruCache;
 use super::locate::{Locator, Presence};
 use super::reader::Reader;
 use super::runs::Runs;
-use crate::format::frame::FrameRecord;
+use crate::format::frame::{Base, FrameRecord};
 use crate::format::recipe::{Recipe, Run};
 use crate::id::{ChunkId, FrameId, ObjectName};
 
@@ -40,12 +40,8 @@ impl Stock {
         if let Some(known) = self.recent.lock().expect("no panic holds it").get(id) {
             return Some(known.clone());
         }
-        let (pack, record) = self.locator.record(id, &self.presence.read().expect("no panic holds it"), false, &|_| true)?;
-        let mut bases: HashMap<FrameId, Vec<(u32, u32)>> = HashMap::new();
-        for run in record.base.iter().flat_map(|base| &base.0) {
-            bases.entry(run.frame).or_default().push((run.first, run.count));
-        }
-        if !bases.iter().all(|(base, runs)| self.has_base(base, runs)) {
+        let (pack, record) = self.locator.record(id, &self.presence.read().expect("no panic holds it"), false)?;
+        if !record.base.as_ref().is_none_or(|base| self.has_chunks(base)) {
             return None;
         }
         let known = (pack.name, record);
@@ -53,19 +49,29 @@ impl Stock {
         Some(known)
     }
 
-    /// Whether chunks of a frame can be a base: some present pack has a plain copy with all of them, which is noted as relied on.
-    pub fn has_base(&self, id: &FrameId, runs: &[(u32, u32)]) -> bool {
-        let has_run = |record: &FrameRecord, (first, count): (u32, u32)| (first..first + count).all(|ordinal| record.has(ordinal as usize));
-        let is_base = |record: &FrameRecord| !record.is_delta() && runs.iter().all(|run| has_run(record, *run));
+    /// Whether plain copies in present packs hold all chunks of a base.
+    fn has_chunks(&self, base: &Base) -> bool {
+        let mut copies: HashMap<FrameId, Option<Arc<FrameRecord>>> = HashMap::new();
+        base.0.iter().all(|run| {
+            let copy = copies.entry(run.frame).or_insert_with(|| self.plain(&run.frame));
+            copy.as_ref().is_some_and(|copy| (run.first..run.first + run.count).all(|ordinal| copy.has(ordinal as usize)))
+        })
+    }
+
+    /// Whether chunks of a frame can be a base: a plain copy in a present pack has them, which is noted as relied on.
+    pub fn has_base(&self, id: &FrameId, first: u32, count: u32) -> bool {
+        self.plain(id).is_some_and(|copy| (first..first + count).all(|ordinal| copy.has(ordinal as usize)))
+    }
+
+    fn plain(&self, id: &FrameId) -> Option<Arc<FrameRecord>> {
         let known = self.recent.lock().expect("no panic holds it").get(id).cloned();
-        let plain = known.filter(|(_, record)| is_base(record)).or_else(|| {
-            let (pack, record) = self.locator.record(id, &self.presence.read().expect("no panic holds it"), true, &is_base)?;
+        let plain = known.filter(|(_, record)| !record.is_delta()).or_else(|| {
+            let (pack, record) = self.locator.record(id, &self.presence.read().expect("no panic holds it"), true)?;
             Some((pack.name, record))
         });
-        plain.is_some_and(|(pack, _)| {
-            self.rely_on(pack);
-            true
-        })
+        let (pack, record) = plain?;
+        self.rely_on(pack);
+        Some(record)
     }
 
     /// The frame that holds a chunk, its pack, and the chunk's place in it. The index only says where to look.

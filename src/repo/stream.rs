@@ -1,6 +1,6 @@
 //! From the chunks of one stream to its recipe, and byte streams of our own (catalogs, long recipes) on the same road.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use super::cursor::{Cursor, OldChunk};
 use super::gather::FrameRef;
@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::format::envelope::Kind;
 use crate::format::frame::BaseRun;
 use crate::format::recipe::{Recipe, Run, encode_block};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, FrameId};
 use crate::limits::*;
 
 /// A run whose frame may still be open.
@@ -43,6 +43,9 @@ impl OpenRecipe {
     }
 }
 
+/// New chunks for each known one that may be stored once more.
+const NEW_FOR_ONE_AGAIN: u64 = 2;
+
 /// New chunks since the last known one.
 struct Gap {
     frame: FrameRef,
@@ -72,6 +75,19 @@ impl Gap {
     }
 }
 
+/// What old chunks that stand side by side are as a base, as runs. Those that live in delta frames are stood in for by what these were
+/// made against, of which neighbours share much; so that this does not grow from version to version, only the middle is kept, of about
+/// twice the number of chunks.
+fn stand_ins(old: &[OldChunk]) -> Vec<(FrameId, u32, u32)> {
+    let mut seen = HashSet::new();
+    let all = old.iter().flat_map(OldChunk::as_base).flat_map(|(frame, first, count)| (first..first + count).map(move |i| (frame, i)));
+    let chunks: Vec<(FrameId, u32)> = all.filter(|chunk| seen.insert(*chunk)).collect();
+    let beyond = chunks.len().saturating_sub(2 * old.len() + 1);
+    let kept = &chunks[beyond / 2..chunks.len() - beyond.div_ceil(2)];
+    let runs = kept.chunk_by(|a, b| a.0 == b.0 && a.1 + 1 == b.1);
+    runs.map(|run| (run[0].0, run[0].1, run.len() as u32)).collect()
+}
+
 /// The chunks of one stream, in order.
 pub struct Stream {
     kind: Kind,
@@ -81,16 +97,18 @@ pub struct Stream {
     spilled: Option<Box<MetaStream>>,
     /// The older version's recipe, if it is deep: where the recipe's own stream is expected.
     older_recipe: Option<Recipe>,
+    /// New chunks that no chunk stored once more was set against yet.
+    credit: u64,
     /// Every chunk since the last slab's start was the one expected.
     pub steady: bool,
 }
 
 impl Stream {
-    /// A stream that may resemble an older one.
-    pub fn new(writer: &Writer, kind: Kind, older: Option<&Recipe>) -> Self {
-        let cursor = older.map(|recipe| Cursor::along_recipe(writer.stock().clone(), recipe.clone()));
+    /// A stream that may resemble an older one; without one, `trail` is where the file before it left off in old frames.
+    pub fn new(writer: &Writer, kind: Kind, older: Option<&Recipe>, trail: Option<Cursor>) -> Self {
+        let cursor = older.map(|recipe| Cursor::along_recipe(writer.stock().clone(), recipe.clone())).or(trail);
         let deeper = older.filter(|recipe| recipe.depth > 0).map(|recipe| Recipe { depth: recipe.depth - 1, runs: recipe.runs.clone() });
-        Self { kind, steady: cursor.is_some(), cursor, gap: None, runs: VecDeque::new(), spilled: None, older_recipe: deeper }
+        Self { kind, credit: 0, steady: cursor.is_some(), cursor, gap: None, runs: VecDeque::new(), spilled: None, older_recipe: deeper }
     }
 
     /// Lengths and ids of the chunks expected next.
@@ -121,6 +139,10 @@ impl Stream {
 
     fn known(&mut self, writer: &mut Writer, id: &ChunkId) -> Option<(FrameRef, u32)> {
         if let Some(distance) = self.cursor.as_mut().and_then(|cursor| cursor.find(id)) {
+            if self.gathers_again(writer, id, distance) {
+                self.steady = false;
+                return None;
+            }
             self.steady &= distance == 0 && self.gap.is_none();
             self.settle_gap(writer, Some(distance));
             let old = self.cursor.as_mut().and_then(|cursor| cursor.advance(1).pop())?;
@@ -145,7 +167,23 @@ impl Stream {
         Some((FrameRef::Stored(record.id), ordinal))
     }
 
+    /// Whether a known chunk is stored once more, because it is scattered: as a delta against itself that costs next to nothing, and
+    /// without it later versions would be read from ever more frames. For each such chunk, two new ones must have come before, so
+    /// that a stream that hardly changes stays as it is.
+    fn gathers_again(&mut self, writer: &mut Writer, id: &ChunkId, distance: i64) -> bool {
+        if self.credit <= NEW_FOR_ONE_AGAIN || !writer.options().delta || writer.gather(self.kind).fresh(id).is_some() {
+            return false;
+        }
+        let Some(chunk) = self.cursor.as_mut().and_then(|cursor| cursor.scattered(distance)) else { return false };
+        let bases = chunk.as_base();
+        let again = !bases.is_empty() && bases.iter().all(|(frame, first, count)| writer.stock().has_base(frame, *first, *count));
+        // It is counted as new in its turn.
+        self.credit -= if again { NEW_FOR_ONE_AGAIN + 1 } else { 0 };
+        again
+    }
+
     fn add_new(&mut self, writer: &mut Writer, id: ChunkId, bytes: &[u8]) -> (FrameRef, u32) {
+        self.credit += 1;
         let (frame, ordinal) = writer.gather(self.kind).add(id, bytes);
         match &mut self.gap {
             Some(gap) if gap.frame.is(&frame) => gap.lens.push(bytes.len()),
@@ -166,13 +204,18 @@ impl Stream {
             None => cursor.advance(count),
         };
         let Some(gap) = gap.filter(|_| writer.options().delta) else { return };
-        for (chunk, at) in old.iter().zip(gap.places(&old)) {
-            for (frame, first, count) in chunk.as_base() {
-                if !writer.stock().has_base(&frame, &[(first, count)]) {
-                    continue;
+        let places = gap.places(&old);
+        let mut rest = &old[..];
+        for stood in places.chunk_by(PartialEq::eq) {
+            let (here, later) = rest.split_at(stood.len());
+            rest = later;
+            let bytes = here.iter().map(OldChunk::len).sum::<usize>() / here.len();
+            let drifts = here.iter().any(|old| old.record.is_delta());
+            for (frame, first, count) in stand_ins(here) {
+                if writer.stock().has_base(&frame, first, count) {
+                    // A stand-in's chunks are about as long as the chunk they stand for.
+                    writer.gather(self.kind).add_base(&gap.frame, BaseRun { at: stood[0], frame, first, count }, bytes, drifts);
                 }
-                // A stand-in's chunks are about as long as the chunk they stand for.
-                writer.gather(self.kind).add_base(&gap.frame, BaseRun { at, frame, first, count }, chunk.len());
             }
         }
     }
@@ -182,6 +225,14 @@ impl Stream {
             Some(last) if last.first + last.count == ordinal && last.frame.is(&frame) => last.count += 1,
             _ => self.runs.push_back(OpenRun { frame, first: ordinal, count: 1 }),
         }
+    }
+
+    /// Takes chunks that are stored already as they are.
+    fn refer(&mut self, writer: &mut Writer, run: Run) -> Result<()> {
+        for ordinal in run.first..run.first + run.count {
+            self.push(FrameRef::Stored(run.frame), ordinal);
+        }
+        if self.runs.len() > 2 * RECIPE_BLOCK_RUNS { self.spill(writer, false) } else { Ok(()) }
     }
 
     /// Writes blocks of a long recipe to a stream of its own: as many as are full and closed, or all.
@@ -200,16 +251,37 @@ impl Stream {
         Ok(())
     }
 
-    /// The stream ended.
-    pub fn finish(mut self, writer: &mut Writer) -> Result<OpenRecipe> {
+    /// The stream ended. Also returns the cursor if it runs along old frames: files that were stored one after the other often still
+    /// stand so when their folder was renamed.
+    pub fn finish(mut self, writer: &mut Writer) -> Result<(OpenRecipe, Option<Cursor>)> {
         self.settle_gap(writer, None);
+        let trail = self.cursor.take().filter(|cursor| !cursor.has_recipe());
         if self.spilled.is_none() && self.runs.len() <= RECIPE_BLOCK_RUNS {
-            return Ok(OpenRecipe { depth: 0, runs: self.runs });
+            return Ok((OpenRecipe { depth: 0, runs: self.runs }, trail));
         }
         writer.gather(self.kind).close()?;
         self.spill(writer, true)?;
         let inner = self.spilled.expect("a long recipe was spilled").finish(writer)?;
-        Ok(OpenRecipe { depth: inner.depth + 1, runs: inner.runs })
+        Ok((OpenRecipe { depth: inner.depth + 1, runs: inner.runs }, trail))
+    }
+}
+
+/// Writes the recipe of something that consists of stored chunks.
+pub struct RecipeWriter(Stream);
+
+impl RecipeWriter {
+    pub fn new(writer: &Writer) -> Self {
+        Self(Stream::new(writer, Kind::DataPack, None, None))
+    }
+
+    pub fn push(&mut self, writer: &mut Writer, run: Run) -> Result<()> {
+        self.0.refer(writer, run)
+    }
+
+    pub fn finish(self, writer: &mut Writer) -> Result<Recipe> {
+        let (recipe, _) = self.0.finish(writer)?;
+        writer.close_frames()?;
+        Ok(recipe.close().expect("every frame is closed"))
     }
 }
 
@@ -226,7 +298,7 @@ impl MetaStream {
     const BUFFER_BYTES: usize = 4 * CHUNK_BYTES_MAX;
 
     pub fn new(writer: &Writer, older: Option<&Recipe>) -> Self {
-        Self { stream: Stream::new(writer, Kind::CatalogPack, older), buffer: Vec::new(), len: 0 }
+        Self { stream: Stream::new(writer, Kind::CatalogPack, older, None), buffer: Vec::new(), len: 0 }
     }
 
     pub fn push(&mut self, writer: &mut Writer, bytes: &[u8]) -> Result<()> {
@@ -254,6 +326,6 @@ impl MetaStream {
 
     pub fn finish(mut self, writer: &mut Writer) -> Result<OpenRecipe> {
         self.cut(writer, 0)?;
-        self.stream.finish(writer)
+        Ok(self.stream.finish(writer)?.0)
     }
 }

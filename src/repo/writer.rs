@@ -1,7 +1,7 @@
 //! One writing run: the threads between gathered frames and stored packs, and what it relied on.
 //!
 //! ```text
-//! gather -> [jobs] -> sealers (a thread a core) -> packer -> [packs] -> uploader (one thread) -> store
+//! gather -> [jobs] -> sealers (a thread a core) -> packer -> [packs] -> uploader (a few threads) -> store
 //! ```
 //!
 //! Queues are short, so memory is bounded. The first failure is kept, everything stops, and `finish` returns it.
@@ -30,8 +30,9 @@ use crate::error::{Error, Result};
 use crate::format::entry::{Entry, Node};
 use crate::format::envelope::Kind;
 use crate::format::snapshot::Snapshot;
-use crate::id::{ChunkId, ObjectName};
+use crate::id::ObjectName;
 use crate::index::Scope;
+use crate::limits::UPLOADS;
 
 /// How a run writes.
 #[derive(Clone, Copy, Debug)]
@@ -79,31 +80,20 @@ pub struct Writer {
     packer: Arc<Packer>,
     jobs: Option<Sender<FrameJob>>,
     sealers: Vec<JoinHandle<()>>,
-    uploader: Option<JoinHandle<()>>,
+    uploader: Arc<Uploader>,
+    uploads: Vec<JoinHandle<()>>,
     failure: Failure,
-    merged: Arc<Mutex<Vec<ChunkId>>>,
-    upload_totals: Arc<UploadTotals>,
     sealer_totals: Arc<SealerTotals>,
-    stored: Arc<Mutex<HashSet<ObjectName>>>,
 }
 
 impl Writer {
     /// Reads the condemned lists, then the index, and starts the threads.
     pub fn start(repository: &Repository, options: WriterOptions) -> Result<Self> {
-        let condemned = Records::read(repository, Rigour::Lenient)?.condemned();
-        let locator = repository.locator()?;
-        locator.refresh(Scope::Chunks)?;
-        Self::with(repository, options, Presence::new(locator.list(Area::Packs)?, &condemned))
-    }
-
-    /// For moving frames: knows nothing of what is stored already.
-    pub(super) fn for_moving(repository: &Repository, options: WriterOptions) -> Result<Self> {
-        Self::with(repository, options, Presence::new([], &HashSet::new()))
-    }
-
-    fn with(repository: &Repository, options: WriterOptions, presence: Presence) -> Result<Self> {
+        let condemned = repository.condemned_packs()?;
         let locator = repository.locator()?.clone();
+        locator.refresh(Scope::Chunks)?;
         let reader = repository.reader()?.clone();
+        let presence = Presence::new(locator.list(Area::Packs)?, &condemned);
         let stock = Arc::new(Stock::new(locator.clone(), reader.clone(), presence));
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, |count| count.get()),
@@ -114,19 +104,11 @@ impl Writer {
         let (data, catalog) = (repository.sealer(Kind::DataPack), repository.sealer(Kind::CatalogPack));
         let packer = Arc::new(Packer::new(data, catalog, uploads));
         let failure = Failure::default();
-        let (merged, stored) = (Arc::default(), Arc::default());
-        let (upload_totals, sealer_totals) = (Arc::<UploadTotals>::default(), Arc::<SealerTotals>::default());
-        let uploader = Uploader {
-            locator,
-            stock: stock.clone(),
-            merged: Arc::clone(&merged),
-            totals: upload_totals.clone(),
-            stored: Arc::clone(&stored),
-            dry_run: options.dry_run,
-            packer: packer.clone(),
-            segment_sealer: repository.sealer(Kind::Segment),
-        };
-        let uploader = spawn_uploader(uploader, pack_queue, failure.clone());
+        let sealer_totals = Arc::<SealerTotals>::default();
+        let uploader = Uploader::new(locator, stock.clone(), packer.clone(), repository.sealer(Kind::Segment), options.dry_run);
+        let uploader = Arc::new(uploader);
+        let upload = |_| spawn_uploader(uploader.clone(), pack_queue.clone(), failure.clone());
+        let uploads = (0..UPLOADS).map(upload).collect();
         let mut sealers = Vec::new();
         for _ in 0..threads {
             let sealer = FrameSealer::new(packer.clone(), reader.clone(), options.level, sealer_totals.clone())?;
@@ -138,16 +120,14 @@ impl Writer {
             cutter: repository.cutter.clone(),
             keys: repository.keys().clone(),
             jobs: Some(jobs),
-            uploader: Some(uploader),
+            uploader,
+            uploads,
             stock,
             options,
             packer,
             sealers,
             failure,
-            merged,
-            upload_totals,
             sealer_totals,
-            stored,
         })
     }
 
@@ -163,16 +143,6 @@ impl Writer {
         if kind == Kind::CatalogPack { &mut self.catalog } else { &mut self.data }
     }
 
-    pub(super) fn packer(&self) -> &Packer {
-        &self.packer
-    }
-
-    /// Hands a frame to the sealers as it is.
-    pub(super) fn seal(&self, job: FrameJob) -> Result<()> {
-        // The reason is kept by whoever hung up.
-        self.jobs.as_ref().ok_or(Error::Interrupted)?.send(job).map_err(|_| Error::Interrupted)
-    }
-
     /// What is stored already.
     pub fn stock(&self) -> &Arc<Stock> {
         &self.stock
@@ -183,7 +153,7 @@ impl Writer {
         if let Some(error) = self.failure.lock().expect("no panic holds it").take() {
             return Err(error);
         }
-        let merged = std::mem::take(&mut *self.merged.lock().expect("no panic holds it"));
+        let merged = std::mem::take(&mut *self.uploader.merged.lock().expect("no panic holds it"));
         if !merged.is_empty() {
             self.data.forget(&merged);
             self.catalog.forget(&merged);
@@ -208,7 +178,7 @@ impl Writer {
         let joined = self.join(closed.is_ok());
         closed?;
         joined?;
-        let upload = |total: fn(&UploadTotals) -> &std::sync::atomic::AtomicU64| total(&self.upload_totals).load(Ordering::Relaxed);
+        let upload = |total: fn(&UploadTotals) -> &std::sync::atomic::AtomicU64| total(&self.uploader.totals).load(Ordering::Relaxed);
         let cost = Cost {
             bytes_new: self.data.bytes_new,
             data_bytes: upload(|totals| &totals.data_bytes),
@@ -219,7 +189,7 @@ impl Writer {
             delta_plain_bytes: self.sealer_totals.delta_plain_bytes.load(Ordering::Relaxed),
             delta_stored_bytes: self.sealer_totals.delta_stored_bytes.load(Ordering::Relaxed),
         };
-        let mut packs = std::mem::take(&mut *self.stored.lock().expect("no panic holds it"));
+        let mut packs = std::mem::take(&mut *self.uploader.stored.lock().expect("no panic holds it"));
         packs.extend(self.stock.relied_on());
         Ok((cost, Reliance { packs }))
     }
@@ -236,12 +206,13 @@ impl Writer {
         }
         let failed = self.failure.lock().expect("no panic holds it").is_some();
         let packed = self.packer.finish(complete && !failed);
-        if let Some(uploader) = self.uploader.take() {
-            uploader.join().map_err(|_| Error::ReadBack("the storing thread".into()))?;
+        for upload in self.uploads.drain(..) {
+            upload.join().map_err(|_| Error::ReadBack("a storing thread".into()))?;
         }
+        let listed = self.uploader.finish();
         match self.failure.lock().expect("no panic holds it").take() {
             Some(error) => Err(error),
-            None => packed,
+            None => packed.and(listed),
         }
     }
 
@@ -252,7 +223,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.uploader.is_some() {
+        if !self.uploads.is_empty() {
             // The run failed or was given up; the reason is with whoever dropped it.
             let _ = self.join(false);
         }
@@ -270,10 +241,17 @@ fn spawn_sealer(mut sealer: FrameSealer, jobs: Receiver<FrameJob>, failure: Fail
     })
 }
 
-fn spawn_uploader(uploader: Uploader, packs: Receiver<ClosedPack>, failure: Failure) -> JoinHandle<()> {
+/// Hangs up after the first failure of any thread: what comes after it is not stored.
+fn spawn_uploader(uploader: Arc<Uploader>, packs: Receiver<ClosedPack>, failure: Failure) -> JoinHandle<()> {
     std::thread::spawn(move || {
-        if let Err(error) = uploader.run(&packs) {
-            failure.lock().expect("no panic holds it").get_or_insert(error);
+        for pack in packs {
+            if failure.lock().expect("no panic holds it").is_some() {
+                return;
+            }
+            if let Err(error) = uploader.work(pack) {
+                failure.lock().expect("no panic holds it").get_or_insert(error);
+                return;
+            }
         }
     })
 }
@@ -284,16 +262,12 @@ pub struct Reliance {
 }
 
 impl Reliance {
-    pub(super) fn into_packs(self) -> HashSet<ObjectName> {
-        self.packs
-    }
-
     /// After the snapshot is listed: fails if a collector has meanwhile doomed or removed what the snapshot relies on, and has not
     /// put it elsewhere.
     ///
     /// Records are read first, and packs listed after: a collector deletes packs before it removes their record. Packs that are
     /// condemned but not finally are safe, because the collector lists the snapshots after it says that it is final.
-    pub fn verify(&self, repository: &Repository, snapshot: &Snapshot) -> Result<()> {
+    pub fn verify(&self, repository: &Repository, snapshot: &[u8]) -> Result<()> {
         let doomed = Records::read(repository, Rigour::Lenient)?.doomed();
         let locator = repository.locator()?;
         let listed = locator.list(Area::Packs)?;
@@ -302,7 +276,8 @@ impl Reliance {
         let Some(pack) = self.packs.iter().find(gone) else { return Ok(()) };
         locator.refresh(Scope::Frames)?;
         let stock = Stock::new(locator.clone(), repository.reader()?.clone(), Presence::new(listed, &doomed));
-        match covers(repository, &stock, snapshot) {
+        let snapshot = Snapshot::decode(snapshot).map_err(|error| error.of("a new snapshot"))?;
+        match covers(repository, &stock, &snapshot) {
             true => Ok(()),
             false => Err(Error::Conflict(format!("Pack {pack} was removed while this backup used it; run the backup again"))),
         }

@@ -26,7 +26,8 @@ use crate::limits::*;
 /// How long an unwanted command has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 /// Variables whose names begin so hold our secrets.
-const SECRET_PREFIXES: [&[u8]; 2] = [b"SNAP_PASSWORD", b"SNAP_KEY"];
+pub const SECRET_PREFIXES: [&[u8]; 6] =
+    [b"SNAP_PASSWORD", b"SNAP_KEY", b"SNAP_NEW_PASSWORD", b"SNAP_NEW_KEY", b"SNAP_FROM_PASSWORD", b"SNAP_FROM_KEY"];
 
 /// A program and what it is given; no shell sees it.
 #[derive(Clone, Debug)]
@@ -346,9 +347,13 @@ mod tests {
     #[test]
     fn secrets_are_not_passed_on() {
         let line = CommandLine { program: "true".into(), args: Vec::new() };
-        let names = ["SNAP_PASSWORD", "SNAP_PASSWORD_FILE", "PATH", "SNAP_KEY_FILE", "SNAP_REPOSITORY"];
+        let names =
+            ["SNAP_PASSWORD", "SNAP_PASSWORD_FILE", "PATH", "SNAP_KEY_FILE", "SNAP_REPOSITORY", "SNAP_NEW_PASSWORD", "SNAP_FROM_KEY_FILE"];
         let command = command(&line, names.iter().map(OsString::from));
         let removed: Vec<_> = command.get_envs().map(|(name, value)| (name.to_str().unwrap(), value)).collect();
-        assert_eq!(removed, [("SNAP_KEY_FILE", None), ("SNAP_PASSWORD", None), ("SNAP_PASSWORD_FILE", None)]);
+        assert_eq!(
+            removed,
+            ["SNAP_FROM_KEY_FILE", "SNAP_KEY_FILE", "SNAP_NEW_PASSWORD", "SNAP_PASSWORD", "SNAP_PASSWORD_FILE"].map(|name| (name, None))
+        );
     }
 }

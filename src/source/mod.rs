@@ -22,9 +22,9 @@ mod xattrs;
 
 use std::ops::Range;
 
-pub use command::{CommandLine, CommandSource, StderrSink};
+pub use command::{CommandLine, CommandSource, SECRET_PREFIXES, StderrSink};
 pub use filter::{Filter, FilterRules};
-pub use patterns::{Includes, parse_exclude_file};
+pub use patterns::{Case, Includes, Names, parse_exclude_file};
 pub use stream::{StreamSource, stream_meta};
 pub use tree::{TreeOptions, TreeSource};
 

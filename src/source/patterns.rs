@@ -24,19 +24,32 @@ struct Rule {
     for_folders: bool,
 }
 
+/// Whether upper and lower case differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Case {
+    Exact,
+    Ignored,
+}
+
 /// The place of the last pattern that matched a path or a folder above it.
 pub(super) type LastMatch = Option<usize>;
 
 impl Patterns {
     pub fn new(patterns: &[String]) -> Result<Self> {
+        Self::with_case(patterns, Case::Exact)
+    }
+
+    fn with_case(patterns: &[String], case: Case) -> Result<Self> {
         let mut rules = Vec::new();
         let mut globs = Vec::new();
         for text in patterns {
             let pattern = Pattern::parse(text)?;
-            globs.push(pattern.glob(pattern.components.len()));
+            let glob = pattern.glob(pattern.components.len());
+            // Beyond ASCII globs tell cases apart, so both sides are put in lower case.
+            globs.push(if case == Case::Ignored { glob.to_lowercase() } else { glob });
             rules.push(Rule { is_negated: pattern.is_negated, for_folders: pattern.for_folders });
         }
-        Ok(Self { globs: compile(patterns.iter().zip(globs))?, rules })
+        Ok(Self { globs: compile(patterns.iter().zip(globs), case)?, rules })
     }
 
     /// What decides over `path`, when `above` decides over the folder it lies in.
@@ -84,7 +97,7 @@ impl Includes {
                 above.extend((1..pattern.components.len()).map(|count| (text, pattern.glob(count))));
             }
         }
-        Ok(Self { patterns: Patterns::new(patterns)?, above: compile(above.into_iter())?, is_anywhere })
+        Ok(Self { patterns: Patterns::new(patterns)?, above: compile(above.into_iter(), Case::Exact)?, is_anywhere })
     }
 
     /// Whether `path`, as it stands in a catalog, is taken.
@@ -96,6 +109,28 @@ impl Includes {
     /// Whether something in `folder` may be taken.
     pub fn may_contain(&self, folder: &[u8]) -> bool {
         self.is_anywhere || folder.is_empty() || self.above.is_match_candidate(&Candidate::from_bytes(folder)) || self.matches(folder, true)
+    }
+}
+
+/// What a search looks for: paths that match themselves. What lies in a matching folder does not match because of that.
+#[derive(Clone, Debug)]
+pub struct Names {
+    patterns: Patterns,
+    case: Case,
+}
+
+impl Names {
+    /// Compiles the patterns, or says which is wrong.
+    pub fn new(patterns: &[String], case: Case) -> Result<Self> {
+        Ok(Self { patterns: Patterns::with_case(patterns, case)?, case })
+    }
+
+    /// Whether `path`, as it stands in a catalog, is looked for.
+    pub fn matches(&self, path: &[u8], is_folder: bool) -> bool {
+        let text = std::str::from_utf8(path).ok().filter(|_| self.case == Case::Ignored);
+        let folded = text.map(str::to_lowercase);
+        let path = folded.as_deref().map_or(path, str::as_bytes);
+        self.patterns.is_yes(self.patterns.step(None, path, is_folder))
     }
 }
 
@@ -150,10 +185,10 @@ fn escape_braces(glob: &str) -> String {
 }
 
 /// Compiles globs, each with the pattern to name if it is wrong.
-fn compile<'a>(globs: impl Iterator<Item = (&'a String, String)>) -> Result<GlobSet> {
+fn compile<'a>(globs: impl Iterator<Item = (&'a String, String)>, case: Case) -> Result<GlobSet> {
     let mut set = GlobSetBuilder::new();
     for (text, glob) in globs {
-        let glob = GlobBuilder::new(&glob).literal_separator(true).backslash_escape(true).build();
+        let glob = GlobBuilder::new(&glob).literal_separator(true).backslash_escape(true).case_insensitive(case == Case::Ignored).build();
         set.add(glob.map_err(|error| invalid(text, error.kind()))?);
     }
     set.build().map_err(|error| invalid(error.glob().unwrap_or("patterns"), error.kind()))
@@ -195,6 +230,23 @@ mod tests {
         let anywhere = Includes::new(&strings(&["docs/"])).unwrap();
         assert!(anywhere.may_contain(b"any/folder"));
         assert!(anywhere.matches(b"a/docs/b", false) && anywhere.matches(b"a/docs", true) && !anywhere.matches(b"a/docs", false));
+    }
+
+    #[test]
+    fn names_match_themselves_only() {
+        let check = |patterns: &[&str], case, path: &str, is_folder, expected| {
+            let names = Names::new(&strings(patterns), case).unwrap();
+            assert_eq!(names.matches(path.as_bytes(), is_folder), expected, "{patterns:?} {path}");
+        };
+        for (path, is_folder, expected) in
+            [("etc", true, true), ("etc/fstab", false, false), ("a/etc", true, true), ("etc", false, false), ("Etc", true, false)]
+        {
+            check(&["etc/"], Case::Exact, path, is_folder, expected);
+        }
+        check(&["*.SQL"], Case::Ignored, "dumps/Db.sql", false, true);
+        check(&["/dumps/*.sql"], Case::Exact, "old/dumps/a.sql", false, false);
+        check(&["*.sql", "!b.sql"], Case::Exact, "b.sql", false, false);
+        check(&["ÄB"], Case::Ignored, "äb", false, true);
     }
 
     #[test]

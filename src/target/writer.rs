@@ -6,8 +6,10 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::AtFlags;
@@ -20,6 +22,8 @@ use crate::format::entry::Meta;
 
 /// Zero runs of this length and alignment become holes: the block of most file systems.
 const HOLE_BYTES: usize = 4096;
+/// Bytes of a file after which the disk is to begin with them.
+const WRITE_BACK_BYTES: u64 = 8 << 20;
 static ZEROS: [u8; HOLE_BYTES] = [0; HOLE_BYTES];
 
 /// A file being written. Dropped without [`FileWriter::commit`], it leaves nothing.
@@ -30,16 +34,18 @@ pub struct FileWriter<'a> {
     file: File,
     size: u64,
     /// End of the last byte written.
-    end: u64,
+    end: AtomicU64,
+    /// Up to where the system was asked to write to the disk.
+    written_back: u64,
 }
 
 impl<'a> FileWriter<'a> {
     pub(super) fn new(target: &'a TreeTarget, path: &[u8], temp: Temp, file: File, size: u64) -> Self {
-        Self { target, path: path.to_vec(), temp, file, size, end: 0 }
+        Self { target, path: path.to_vec(), temp, file, size, end: AtomicU64::new(0), written_back: 0 }
     }
 
-    /// Writes bytes at their place, each at most once and in any order; what is never written is a hole.
-    pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+    /// Writes bytes at their place, each at most once and in any order, from any thread; what is never written is a hole.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > self.size) {
             return Err(Error::damaged(show_bytes(&self.path), "more bytes than its size"));
         }
@@ -60,9 +66,19 @@ impl<'a> FileWriter<'a> {
         self.write_run(offset + run as u64, &bytes[run..])
     }
 
+    /// Has the disk begin with what was written, so that it is not idle until the sync at the end.
+    pub fn write_back(&mut self) {
+        let end = *self.end.get_mut();
+        if let Some(len) = end.checked_sub(self.written_back).filter(|len| *len >= WRITE_BACK_BYTES) {
+            // Linux starts to write dirty pages that are said not to be needed, without waiting for them, and these stay.
+            let _ = rustix::fs::fadvise(&self.file, self.written_back, NonZeroU64::new(len), rustix::fs::Advice::DontNeed);
+            self.written_back = end;
+        }
+    }
+
     /// Gives the file its length, metadata and name, over whatever but a folder has that name.
     pub fn commit(mut self, meta: &Meta) -> Result<()> {
-        if self.end < self.size {
+        if *self.end.get_mut() < self.size {
             let set = self.file.set_len(self.size);
             set.map_err(|error| self.target.beneath().failed("set the length of", &self.path, error))?;
         }
@@ -70,13 +86,24 @@ impl<'a> FileWriter<'a> {
         self.target.settle(&mut self.temp, &self.path)
     }
 
-    fn write_run(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+    /// Gives the file another name than was planned: the same with `suffix`, or more of it where that is taken. Returns the path.
+    pub fn commit_beside(mut self, suffix: &[u8], meta: &Meta) -> Result<Vec<u8>> {
+        self.path.extend_from_slice(suffix);
+        while self.target.find(&self.path)?.is_some() {
+            self.path.push(b'+');
+        }
+        let path = self.path.clone();
+        self.commit(meta)?;
+        Ok(path)
+    }
+
+    fn write_run(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
         let written = self.file.write_all_at(bytes, offset);
         written.map_err(|error| self.target.beneath().failed("write", &self.path, error))?;
-        self.end = self.end.max(offset + bytes.len() as u64);
+        self.end.fetch_max(offset + bytes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -13,66 +13,66 @@ use serde_json::Value;
 use crate::support::{lines, noise};
 
 /// An empty folder with a home, a repository `r` and a key file.
-struct Scene {
+pub struct Scene {
     place: tempfile::TempDir,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { place: tempfile::tempdir().unwrap() }
     }
 
     /// With a repository.
-    fn ready() -> Self {
+    pub fn ready() -> Self {
         let scene = Self::new();
         scene.check(&["init", "-q"], 0);
         scene
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub fn at(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> String {
+    pub fn write(&self, name: &str, bytes: &[u8]) -> String {
         fs::create_dir_all(self.at(name).parent().unwrap()).unwrap();
         fs::write(self.at(name), bytes).unwrap();
         self.at(name).to_str().unwrap().to_owned()
     }
 
     /// `snap` with nothing of our own environment.
-    fn snap(&self, args: &[&str]) -> Command {
+    pub fn snap(&self, args: &[&str]) -> Command {
         let mut command = self.bare(args);
         command.env("SNAP_KEY_FILE", self.at("key"));
         command
     }
 
-    fn bare(&self, args: &[&str]) -> Command {
+    pub fn bare(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));
         command.args(args).env_clear().current_dir(self.place.path()).stdin(Stdio::null());
         command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", self.place.path()).env("SNAP_REPOSITORY", self.at("r"));
         command
     }
 
-    fn check(&self, args: &[&str], code: i32) -> Output {
+    pub fn check(&self, args: &[&str], code: i32) -> Output {
         expect(&mut self.snap(args), code)
     }
 
-    fn text(&self, args: &[&str]) -> String {
+    pub fn text(&self, args: &[&str]) -> String {
         String::from_utf8(self.check(args, 0).stdout).unwrap()
     }
 
-    fn feed(&self, args: &[&str], bytes: &[u8], code: i32) -> Output {
+    pub fn feed(&self, args: &[&str], bytes: &[u8], code: i32) -> Output {
         let path = self.write("input", bytes);
         expect(self.snap(args).stdin(fs::File::open(path).unwrap()), code)
     }
 
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         let listed: Value = serde_json::from_str(&self.text(&["snapshots", "--json"])).unwrap();
         listed.as_array().unwrap().len()
     }
 }
 
-fn expect(command: &mut Command, code: i32) -> Output {
+pub fn expect(command: &mut Command, code: i32) -> Output {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{:?}: {said}", command.get_args().collect::<Vec<_>>());
@@ -80,7 +80,7 @@ fn expect(command: &mut Command, code: i32) -> Output {
     output
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -258,7 +258,7 @@ fn commands_do_not_see_secrets() {
     assert!(!fs::read_to_string(scene.at("seen-by-command")).unwrap().contains("wrong-but-secret"));
 }
 
-fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < Duration::from_secs(20), "{what} does not happen");
@@ -408,4 +408,141 @@ fn completions_and_versions_need_no_repository() {
     assert!(scene.text(&["version"]).contains(env!("CARGO_PKG_VERSION")));
     assert!(scene.text(&["--version"]).contains(env!("CARGO_PKG_VERSION")));
     assert!(fs::read_dir(scene.place.path()).unwrap().next().is_none(), "nothing was written");
+}
+
+/// The largest file below a folder of the repository.
+fn largest(folder: PathBuf) -> PathBuf {
+    let mut found: Vec<PathBuf> = Vec::new();
+    let mut folders = vec![folder];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    found.into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap()
+}
+
+/// Changes a byte of a file behind everybody's back.
+fn rot(path: &PathBuf, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+/// The way from damage to a sound repository, as somebody who follows what is said on the screen goes it.
+#[test]
+fn repair_from_the_command_line() {
+    let scene = Scene::ready();
+    let bytes = [noise(1, 1_500_000), lines(2, 1_500_000)].concat();
+    let backup = ["backup", "-q", "--stdin", "--stdin-filename", "db"];
+    scene.feed(&backup, &bytes, 0);
+    let pack = largest(scene.at("r/packs"));
+    rot(&pack, 300);
+    let said = String::from_utf8(scene.check(&["check", "--read-data"], 20).stdout).unwrap();
+    let name = pack.file_name().unwrap().to_str().unwrap();
+    assert!(said.contains(&format!("next: snap repair packs {}\n", &name[..12])), "{said}");
+    assert!(said.contains("next: snap repair snapshots (after a new backup"), "{said}");
+    let found: Value = serde_json::from_slice(
+        scene.check(&["check", "--read-data", "--json", "-q"], 20).stdout.split(|b| *b == b'\n').nth_back(1).unwrap(),
+    )
+    .unwrap();
+    assert_eq!(found["next"][0], format!("snap repair packs {}", &name[..12]));
+    assert!(found["findings"].as_array().unwrap().iter().all(|finding| finding["repair"].is_string()), "{found}");
+
+    scene.check(&["repair", "packs", &name[..12], "--dry-run"], 20);
+    assert!(pack.exists() && !scene.at("r/aside").exists());
+    let said = String::from_utf8(scene.check(&["repair", "packs", &name[..12]], 20).stdout).unwrap();
+    assert!(said.contains("1 lost") && said.contains("still lost:") && said.contains(&format!("moved to aside/pack-{name}")), "{said}");
+    assert!(!pack.exists() && scene.at(&format!("r/aside/pack-{name}")).exists());
+    scene.check(&["repair", "packs", "ffffffffffff"], 1);
+    // What is lost is stored again, and serves the old snapshot.
+    scene.feed(&backup, &bytes, 0);
+    let said = scene.text(&["repair", "packs", "--read-data"]);
+    assert!(said.contains("none is damaged"), "{said}");
+    assert!(scene.check(&["dump", "latest~1"], 0).stdout == bytes);
+    scene.check(&["check", "--read-data"], 0);
+
+    fs::remove_file(largest(scene.at("r/index"))).unwrap();
+    let said = scene.text(&["repair", "index"]);
+    assert!(said.contains("that no index segment listed were listed"), "{said}");
+    assert!(scene.text(&["repair", "index"]).contains("nothing to repair"));
+
+    // Now without a backup in between.
+    rot(&largest(scene.at("r/packs")), 400);
+    scene.check(&["repair", "packs", "--read-data", "--json"], 20);
+    let cut: Value = serde_json::from_str(scene.text(&["repair", "snapshots", "--json", "-q"]).lines().last().unwrap()).unwrap();
+    assert_eq!(cut["repaired"].as_array().unwrap().len(), 2, "{cut}");
+    scene.check(&["check", "--read-data"], 0);
+    assert_eq!(scene.count(), 2);
+    let said = scene.check(&["dump", "latest"], 2);
+    assert!(said.stdout.is_empty());
+    let left = scene.check(&["dump", "latest", "db.damaged"], 0).stdout;
+    assert!(left.len() == bytes.len() && left != bytes);
+    let said = scene.text(&["snapshots"]);
+    assert!(said.lines().count() > 2, "{said}");
+}
+
+#[test]
+fn prune_frees_what_is_forgotten() {
+    let scene = Scene::ready();
+    let folder_size = || -> u64 {
+        let mut sizes = Vec::new();
+        for shard in fs::read_dir(scene.at("r/packs")).unwrap() {
+            sizes.extend(fs::read_dir(shard.unwrap().path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()));
+        }
+        sizes.iter().sum()
+    };
+    let (old, new) = (noise(1, 2_000_000), noise(2, 1_000_000));
+    scene.feed(&["backup", "--stdin", "--stdin-filename", "a", "-q"], &old, 0);
+    scene.feed(&["backup", "--stdin", "--stdin-filename", "b", "-q"], &new, 0);
+    // In other programs prune applies retention.
+    let output = scene.check(&["prune", "--keep-daily", "7"], 2);
+    assert!(stderr(&output).contains("snap forget --keep-daily"), "{}", stderr(&output));
+    scene.check(&["prune", "--grace", "soon"], 2);
+    let first: Value = serde_json::from_str(&scene.text(&["snapshots", "--json"])).unwrap();
+    let id = first[0]["short_id"].as_str().unwrap().to_owned();
+    scene.check(&["forget", &id, "--allow-remove-last", "-q"], 0);
+    let plan = scene.text(&["prune", "-n"]);
+    assert!(plan.contains("to delete") && plan.contains("dry run: nothing was changed"), "{plan}");
+    let before = folder_size();
+    let said = scene.text(&["prune"]);
+    assert!(said.contains("condemned ") && said.contains("20 h"), "{said}");
+    assert_eq!(folder_size(), before, "a grace for those who read or write it now");
+    let said = scene.text(&["prune", "--grace", "0", "--json"]);
+    let summary: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert_eq!((&summary["message_type"], &summary["dry_run"]), (&"summary".into(), &false.into()));
+    assert!(summary["packs_deleted"].as_u64().unwrap() >= 1, "{summary}");
+    assert!(folder_size() < before - 1_900_000);
+    assert!(scene.check(&["dump", "latest"], 0).stdout == new);
+    scene.check(&["check", "--read-data", "-q"], 0);
+    // Temporary files of a write that was cut short go when nobody else is there, or when they are old.
+    let leftover = scene.write(&format!("r/tmp/{}.tmp", "ab".repeat(16)), &[7; 5000]);
+    scene.check(&["prune", "-q"], 0);
+    assert!(fs::exists(&leftover).unwrap(), "somebody may be writing it");
+    let old = std::time::SystemTime::now() - Duration::from_secs(25 * 3600);
+    fs::File::options().write(true).open(&leftover).unwrap().set_modified(old).unwrap();
+    let said = scene.text(&["prune"]);
+    assert!(said.contains("1 file of writes that were cut short") && !fs::exists(&leftover).unwrap(), "{said}");
+    scene.write(&format!("r/tmp/{}.tmp", "cd".repeat(16)), &[7; 5000]);
+    scene.check(&["prune", "--exclusive", "-q"], 0);
+    assert_eq!(fs::read_dir(scene.at("r/tmp")).unwrap().count(), 0);
+    // And forget can do it in one go.
+    scene.feed(&["backup", "--stdin", "--stdin-filename", "b", "-q"], &noise(3, 500_000), 0);
+    let said = scene.text(&["forget", "--keep-last", "1", "--prune"]);
+    assert!(said.contains("1 snapshot removed") && said.contains("condemned "), "{said}");
+}
+
+/// A snapshot that is damaged, or not ours to read, ends a prune with a code of its own.
+#[test]
+fn prune_says_what_it_cannot_read() {
+    let scene = Scene::ready();
+    scene.feed(&["backup", "--stdin", "-q"], &noise(1, 100_000), 0);
+    let file = fs::read_dir(scene.at("r/snapshots")).unwrap().next().unwrap().unwrap().path();
+    let bytes = fs::read(&file).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&file, &bytes[..100]).unwrap();
+    let output = scene.check(&["prune"], 20);
+    assert!(stderr(&output).contains(file.file_name().unwrap().to_str().unwrap()), "{}", stderr(&output));
+    assert!(stderr(&output).contains("hint:"), "{}", stderr(&output));
 }

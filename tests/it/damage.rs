@@ -25,18 +25,18 @@ use crate::support::*;
 const SEED: u64 = 41;
 
 /// A small repository and what it holds: a stream, the same edited (with delta frames), and a tree.
-struct Victim {
-    bench: Bench,
-    state: MemoryState,
-    places: Vec<Place>,
-    truth: BTreeMap<(SnapshotId, Vec<u8>), Vec<u8>>,
-    stream: Vec<u8>,
-    edited: Vec<u8>,
-    tree: tempfile::TempDir,
+pub struct Victim {
+    pub bench: Bench,
+    pub state: MemoryState,
+    pub places: Vec<Place>,
+    pub truth: BTreeMap<(SnapshotId, Vec<u8>), Vec<u8>>,
+    pub stream: Vec<u8>,
+    pub edited: Vec<u8>,
+    pub tree: tempfile::TempDir,
 }
 
 impl Victim {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (bench, memory) = Bench::in_memory(SEED);
         let stream = [noise(1, 60_000), lines(1, 60_000)].concat();
         let mut edited = stream.clone();
@@ -77,24 +77,24 @@ impl Victim {
         Self { bench, state: memory.snapshot(), places: memory.places(), truth, stream, edited, tree }
     }
 
-    fn bench(&self) -> (Bench, Memory) {
+    pub fn bench(&self) -> (Bench, Memory) {
         let memory = Memory::new();
         memory.restore(self.state.clone());
         (self.bench.over(Arc::new(memory.clone())), memory)
     }
 
-    fn damaged(&self, damage: &dyn Fn(&Memory)) -> (Bench, Memory) {
+    pub fn damaged(&self, damage: &dyn Fn(&Memory)) -> (Bench, Memory) {
         let (bench, memory) = self.bench();
         damage(&memory);
         (bench, memory)
     }
 
-    fn bytes(&self, place: &Place) -> Vec<u8> {
+    pub fn bytes(&self, place: &Place) -> Vec<u8> {
         self.bench().1.remove(place).unwrap()
     }
 
     /// Opens, checks and reads a damaged repository; says what is wrong with how it behaved.
-    fn judge(&self, expected: Expected, damage: &dyn Fn(&Memory)) -> std::result::Result<(), String> {
+    pub fn judge(&self, expected: Expected, damage: &dyn Fn(&Memory)) -> std::result::Result<(), String> {
         let (bench, _) = self.damaged(damage);
         let outcome = catch_unwind(AssertUnwindSafe(|| self.judge_open(&bench, expected)));
         outcome.unwrap_or_else(|panic| {
@@ -152,7 +152,7 @@ impl Victim {
 
 /// What check says of a damage.
 #[derive(Clone, Copy)]
-enum Expected {
+pub enum Expected {
     Told,
     /// It cannot be seen, or does no harm.
     Quiet,
@@ -160,7 +160,7 @@ enum Expected {
 }
 
 /// Damage must be called damage.
-fn judge_error(error: &Error) -> std::result::Result<(), String> {
+pub fn judge_error(error: &Error) -> std::result::Result<(), String> {
     match error {
         Error::Damaged { .. } | Error::Unsupported { .. } | Error::WrongKey | Error::NoRepository { .. } | Error::NotFound(_) => Ok(()),
         error if error.is_damage() => Ok(()),
@@ -176,7 +176,7 @@ fn read_path(repository: &Repository, id: SnapshotId, path: &[u8]) -> Result<Vec
 }
 
 /// Runs trials on all cores and tells of every one that went wrong.
-fn all<T: Sync + std::fmt::Debug>(trials: &[T], judge: impl Fn(&T) -> std::result::Result<(), String> + Sync) {
+pub fn all<T: Sync + std::fmt::Debug>(trials: &[T], judge: impl Fn(&T) -> std::result::Result<(), String> + Sync) {
     // On threads of our own: the library waits for work it gives to rayon's.
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());

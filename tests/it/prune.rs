@@ -1,8 +1,9 @@
 //! Prune: what is forgotten goes, what is not restores bit for bit, whatever happens meanwhile.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use snap_backup::backend::{Area, Backend, Memory, Place};
+use snap_backup::backend::{Area, Backend, Counting, Memory, Place};
 use snap_backup::error::{Error, Result};
 use snap_backup::format::record::Record;
 use snap_backup::id::{ObjectName, SnapshotId};
@@ -17,7 +18,7 @@ use crate::support::*;
 pub const NIGHT: Duration = Duration::from_secs(5000);
 
 pub fn thorough(grace: Duration) -> PruneOptions {
-    PruneOptions { max_unused: MaxUnused::Bytes(0), grace, threads: 2, ..PruneOptions::new("host") }
+    PruneOptions { max_unused: MaxUnused::Bytes(0), grace, ..PruneOptions::new("host") }
 }
 
 pub fn exclusive() -> PruneOptions {
@@ -283,4 +284,37 @@ fn a_prune_stops_when_snapshots_are_missing() {
     scene.forget(&[1]);
     run(&scene.bench, &exclusive()).unwrap();
     scene.judge("forgotten");
+}
+
+/// What a prune asks of the store grows with what it deletes and moves, besides the index and the catalogs, which it reads whole.
+#[test]
+fn what_a_prune_costs() {
+    let mut scene = Scene::new(10, &nights_of(12, 500_000));
+    let sizes = |area| scene.memory.list(area).unwrap().iter().map(|listed| listed.size).sum::<u64>();
+    let around = sizes(Area::Segments) + sizes(Area::Snapshots) + sizes(Area::Records);
+    let catalogs = snap_backup::ops::stats::stats(&scene.bench.open(), &Silent).unwrap().catalog_size;
+    let store = Arc::new(Counting::new(scene.memory.clone()));
+    let over = scene.bench.over(store.clone());
+    let counted = |options: &PruneOptions| {
+        let repository = over.open();
+        let before = store.calls();
+        let report = prune(&repository, options, &Silent).unwrap();
+        (store.calls() - before, report)
+    };
+    // Nothing to do: no pack is read but those of catalogs, and nothing is written but an epoch record.
+    let (idle, _) = counted(&thorough(Duration::ZERO));
+    println!("nothing to do: {idle:?}");
+    // Through the index, the ends of packs are read besides.
+    let ends = 66_000 * 24;
+    assert!(idle.bytes_got < around + catalogs + ends && idle.puts == 1 && idle.deletes == 0, "{idle:?}");
+    let (idle, _) = counted(&thorough(Duration::ZERO));
+    assert_eq!((idle.puts, idle.deletes), (0, 0), "{idle:?}");
+    // One of twelve is forgotten.
+    scene.forget(&[5]);
+    let (busy, report) = counted(&thorough(Duration::ZERO));
+    println!("one forgotten: {busy:?}\n{report:?}");
+    let moved = report.figures.rewrite_size + report.bytes_written;
+    assert!(busy.bytes_got < around + catalogs + 2 * ends + 4 * moved, "{busy:?} {report:?}");
+    assert!(busy.bytes_put < 2 * moved + 20_000, "{busy:?}");
+    scene.judge("counted");
 }

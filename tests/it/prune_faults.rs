@@ -10,7 +10,7 @@ use snap_backup::error::{Error, Result, StorageError, StorageErrorKind};
 use snap_backup::id::SnapshotId;
 use snap_backup::ops::prune::{PruneOptions, PruneReport, prune};
 use snap_backup::progress::Silent;
-use snap_backup::repo::{Move, Mover, Ordinals, WriterOptions};
+use snap_backup::repo::{Move, Mover, Ordinals};
 
 use crate::prune::*;
 use crate::support::*;
@@ -235,6 +235,10 @@ impl Backend for Bounded {
         self.inner.delete(place)?;
         *self.free.lock().unwrap() += size;
         Ok(())
+    }
+
+    fn set_aside(&self, place: &Place) -> snap_backup::backend::Result<String> {
+        self.inner.set_aside(place)
     }
 
     fn location(&self) -> String {
@@ -479,7 +483,7 @@ fn a_damaged_pack_is_kept_as_it_is() {
 fn copy_of_every_frame(bench: &Bench) {
     let repository = bench.open();
     let locator = repository.locator().unwrap();
-    let mut mover = Mover::start(&repository, WriterOptions { level: Level::Auto, delta: true, dry_run: false, threads: 1 }).unwrap();
+    let mut mover = Mover::start(&repository, Level::Auto).unwrap();
     let mut packs = locator.list(Area::Packs).unwrap();
     packs.sort();
     for (pack, size) in packs {
@@ -487,7 +491,8 @@ fn copy_of_every_frame(bench: &Bench) {
         let moves: Vec<Move> = frames.into_iter().map(|record| Move { pack, keep: Ordinals::present_in(&record), record }).collect();
         assert!(mover.add(&moves).unwrap().iter().all(Result::is_ok));
     }
-    mover.finish().unwrap();
+    let stored = mover.finish().unwrap();
+    repository.save_segments(stored, Vec::new()).unwrap();
 }
 
 /// Of two copies of a frame one goes, and never the good one.

@@ -132,6 +132,33 @@ fn edits_in_the_middle_store_little() {
 }
 
 #[test]
+fn files_that_moved_and_changed_are_stored_as_deltas() {
+    let (bench, _) = Bench::in_memory(41);
+    let folder = tempfile::tempdir().unwrap();
+    let old = folder.path().join("old");
+    std::fs::create_dir(&old).unwrap();
+    // Files of one chunk: an edited one shares no chunk with what it was.
+    for i in 0..60 {
+        std::fs::write(old.join(format!("{i:02}")), noise(i, 3500)).unwrap();
+    }
+    save_tree(&bench.open(), folder.path(), &options()).unwrap();
+    std::fs::rename(&old, folder.path().join("new")).unwrap();
+    for i in (5..60).step_by(6) {
+        let mut bytes = noise(i, 3500);
+        bytes[1000] ^= 1;
+        std::fs::write(folder.path().join(format!("new/{i:02}")), bytes).unwrap();
+    }
+    let report = save_tree(&bench.open(), folder.path(), &options()).unwrap();
+    assert_eq!(report.cost.bytes_new, 10 * 3500);
+    assert!(report.cost.delta_frames > 0 && report.cost.data_bytes < 4000, "{:?}", report.cost);
+    let target = tempfile::tempdir().unwrap();
+    let (_, problems) = restore_to(&bench.open(), "latest", target.path(), &RestoreOptions::default());
+    assert!(problems.is_empty());
+    let back = target.path().join(folder.path().strip_prefix("/").unwrap()).join("new");
+    assert_eq!(describe(&back), describe(&folder.path().join("new")));
+}
+
+#[test]
 fn deltas_can_be_switched_off() {
     let bytes = noise(6, 1 << 20);
     let version = edited(&bytes, 500_000, 1, b"#");

@@ -1,16 +1,19 @@
 //! Snapshots: every catalog and recipe is followed to its frames; what leads to damage or nowhere is affected.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::structure::Inventory;
-use super::{Affected, Run};
+use super::{Affected, Remedy, Run};
 use crate::error::{Result, show_bytes};
 use crate::format::content::Content;
 use crate::format::entry::{Entry, Node};
 use crate::format::recipe::{Recipe, Run as RecipeRun};
 use crate::id::{FrameId, SnapshotId};
 use crate::repo::{CatalogReader, Reader, Runs, Stored};
+
+/// What helps where nothing brings lost bytes back.
+const CUT: Option<Remedy> = Some(Remedy::Snapshots);
 
 /// A path without lost bytes is whole; a lost catalog has no path.
 struct Hurt {
@@ -23,7 +26,7 @@ pub fn check(run: &mut Run, inventory: &Inventory) -> Result<()> {
     let (snapshots, unreadable) = run.repository.snapshots()?;
     run.report.snapshots = (snapshots.len() + unreadable.len()) as u64;
     for (name, error) in unreadable {
-        run.trouble(format!("snapshot {name}"), &error);
+        run.trouble(format!("snapshot {name}"), &error, CUT);
         if let Ok(snapshot) = name.parse() {
             run.report.affected.push(Affected { snapshot, path: Vec::new(), ranges: Vec::new() });
         }
@@ -41,7 +44,7 @@ pub fn check(run: &mut Run, inventory: &Inventory) -> Result<()> {
             None => by_catalog.push((recipe, vec![stored])),
         }
     }
-    let mut frames = Frames { inventory, frames: HashMap::new(), reader: run.repository.reader()?.clone() };
+    let mut frames = Frames { inventory, frames: HashMap::new(), searched: HashSet::new(), reader: run.repository.reader()?.clone() };
     for (_, sharing) in by_catalog {
         let hurt = follow(run, &mut frames, &sharing[0])?;
         let ids: Vec<SnapshotId> = sharing.iter().map(|stored| stored.id).collect();
@@ -59,7 +62,7 @@ fn follow(run: &mut Run, frames: &mut Frames, stored: &Stored) -> Result<Vec<Hur
     let mut files = 0;
     let catalog = CatalogReader::open(run.repository, &stored.snapshot)?;
     if let Err(error) = catalog.rows() {
-        run.trouble(format!("table of paths of snapshot {}", stored.id.short()), &error);
+        run.trouble(format!("table of paths of snapshot {}", stored.id.short()), &error, CUT);
     }
     for entry in catalog {
         run.stop_if_interrupted()?;
@@ -74,14 +77,14 @@ fn follow(run: &mut Run, frames: &mut Frames, stored: &Stored) -> Result<Vec<Hur
             Ok(Entry { node: Node::File { .. }, .. }) => files += 1,
             Ok(_) => {}
             Err(error) => {
-                run.trouble(format!("catalog of snapshot {}", stored.id.short()), &error);
+                run.trouble(format!("catalog of snapshot {}", stored.id.short()), &error, CUT);
                 hurt.push(Hurt { path: Vec::new(), ranges: Vec::new() });
             }
         }
     }
     if files != stored.snapshot.totals.files && hurt.is_empty() {
         let said = stored.snapshot.totals.files;
-        run.finding(format!("snapshot {}", stored.id.short()), format!("Its catalog has {files} files and not {said}"));
+        run.finding(format!("snapshot {}", stored.id.short()), format!("Its catalog has {files} files and not {said}"), None);
     }
     Ok(hurt)
 }
@@ -96,7 +99,7 @@ fn follow_content(run: &mut Run, frames: &mut Frames, stored: &Stored, path: &[u
         let part = match part {
             Ok(part) => part,
             Err(error) => {
-                run.trouble(subject(), &error);
+                run.trouble(subject(), &error, CUT);
                 lost.push((at, expected.saturating_sub(at)));
                 return Ok(lost);
             }
@@ -120,7 +123,7 @@ fn follow_content(run: &mut Run, frames: &mut Frames, stored: &Stored, path: &[u
         }
     }
     if at != expected {
-        run.finding(subject(), format!("Its recipe gives {at} bytes and not {expected}"));
+        run.finding(subject(), format!("Its recipe gives {at} bytes and not {expected}"), CUT);
         lost.push((at.min(expected), expected.abs_diff(at)));
     }
     Ok(lost)
@@ -133,6 +136,8 @@ type Lengths = Vec<(u32, bool)>;
 struct Frames<'a> {
     inventory: &'a Inventory,
     frames: HashMap<FrameId, Option<Lengths>>,
+    /// Those of which something is lost.
+    searched: HashSet<FrameId>,
     reader: Arc<Reader>,
 }
 
@@ -146,14 +151,36 @@ impl Frames<'_> {
             return Some(vec![(len, true)]);
         }
         // A copy is damaged or gone: another may be whole, or its chunks elsewhere.
-        let lens = self.frames.entry(id).or_insert_with(|| match self.reader.frame(&id) {
-            Ok(frame) => Some(frame.table.lens().iter().enumerate().map(|(i, &len)| (len, frame.chunk(i).is_some())).collect()),
+        let range = part.first as usize..(part.first + part.count) as usize;
+        let known = self.frames.get(&id).is_some_and(|lens| match lens {
+            Some(lens) => lens.get(range.clone()).is_some_and(|lens| lens.iter().all(|(_, there)| *there)),
+            None => true,
+        });
+        if !known && !self.searched.contains(&id) {
+            let lens = self.read(run, part);
+            self.frames.insert(id, lens);
+        }
+        let lens = self.frames.get(&id)?.as_ref()?.get(range)?;
+        Some(lens.iter().map(|&(len, there)| (len.into(), there)).collect())
+    }
+
+    /// Reads a frame; where it lacks what is wanted of it, that was looked for everywhere.
+    fn read(&mut self, run: &mut Run, part: &RecipeRun) -> Option<Lengths> {
+        let object = format!("frame {}", part.frame);
+        match self.reader.frame_with(part) {
+            Ok(frame) => {
+                if !frame.has(part) {
+                    self.searched.insert(part.frame);
+                    run.finding(object, "Chunks of it that snapshots need are lost", CUT);
+                }
+                let lens = frame.table.lens().iter().enumerate();
+                Some(lens.map(|(i, &len)| (len, frame.chunk(i).is_some())).collect())
+            }
             Err(error) => {
-                run.trouble(format!("frame {id}"), &error);
+                self.searched.insert(part.frame);
+                run.trouble(object, &error, CUT);
                 None
             }
-        });
-        let lens = lens.as_ref()?.get(part.first as usize..(part.first + part.count) as usize)?;
-        Some(lens.iter().map(|&(len, there)| (len.into(), there)).collect())
+        }
     }
 }

@@ -1,13 +1,18 @@
 //! Data: whole packs are read from the store, and everything in them is opened, decompressed and hashed again.
+//!
+//! Packs that hold deltas are read first, and their deltas are put aside, as they were stored, until the frames they are based on
+//! come by: otherwise each of these would be decoded once for itself and once more for every night that was stored against it.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rayon::prelude::*;
 
 use super::structure::{Inventory, condemned, why};
-use super::{ReadData, Run};
+use super::{ReadData, Remedy, Run};
 use crate::backend::{Backend, Place};
+use crate::crypto::SealKey;
 use crate::error::{Error, Result};
 use crate::format::envelope::{HEADER_BYTES, Header, Kind};
 use crate::format::frame::FrameRecord;
@@ -16,19 +21,26 @@ use crate::id::{FrameId, ObjectName};
 use crate::index::IndexedPack;
 use crate::limits::*;
 use crate::progress::Stage;
-use crate::repo::{Contents, Repository, is_not_found};
+use crate::repo::{Contents, Health, Reader, Repository, is_not_found};
+
+/// Bytes of deltas, and of what is known of them, that are put aside at a time.
+const ASIDE_BYTES: usize = 48 << 20;
+/// About what a chunk of a delta frame takes in memory: its id and length, and its share of the base.
+const ASIDE_CHUNK_BYTES: usize = 48;
 
 type Pack = (ObjectName, u64);
 
 /// Reads and verifies the chosen packs.
 pub fn check(run: &mut Run, inventory: &Inventory, read_data: ReadData) -> Result<()> {
     let packs = choose(run.repository, inventory, read_data);
+    let packs = deltas_first(packs, inventory);
     run.progress.stage(Stage::CheckingData, Some(packs.iter().map(|(_, size)| size).sum()), Some(packs.len() as u64));
     let backend = run.repository.backend().clone();
     std::thread::scope(|scope| {
         let (sender, receiver) = bounded(1);
         scope.spawn(move || read_ahead(&*backend, packs, &sender));
-        verify_all(run, &receiver)
+        let mut verifier = Verifier { run, aside: Aside::default() };
+        verifier.packs(&receiver)
     })
 }
 
@@ -59,6 +71,12 @@ fn choose(repository: &Repository, inventory: &Inventory, read_data: ReadData) -
     packs
 }
 
+/// Packs with deltas, then all others.
+fn deltas_first(mut packs: Vec<Pack>, inventory: &Inventory) -> Vec<Pack> {
+    packs.sort_by_key(|(name, _)| !inventory.with_deltas.contains(name));
+    packs
+}
+
 fn read_ahead(backend: &dyn Backend, packs: Vec<Pack>, read: &Sender<(Pack, Result<Vec<u8>>)>) {
     for pack in packs {
         let place = Place::pack(pack.0);
@@ -70,67 +88,184 @@ fn read_ahead(backend: &dyn Backend, packs: Vec<Pack>, read: &Sender<(Pack, Resu
     }
 }
 
-fn verify_all(run: &mut Run, packs: &Receiver<(Pack, Result<Vec<u8>>)>) -> Result<()> {
-    for ((name, size), stored) in packs {
-        run.stop_if_interrupted()?;
-        run.report.packs_read += 1;
-        match stored {
-            Ok(stored) => {
-                run.report.bytes_read += stored.len() as u64;
-                verify_pack(run, name, &stored)?;
+/// Reads and judges packs, one after the other.
+struct Verifier<'a, 'r> {
+    run: &'a mut Run<'r>,
+    aside: Aside,
+}
+
+impl Verifier<'_, '_> {
+    fn packs(&mut self, packs: &Receiver<(Pack, Result<Vec<u8>>)>) -> Result<()> {
+        for ((name, size), stored) in packs {
+            self.run.stop_if_interrupted()?;
+            self.run.report.packs_read += 1;
+            match stored {
+                Ok(stored) => {
+                    self.run.report.bytes_read += stored.len() as u64;
+                    let stored = confirm(self.run, name, stored);
+                    self.pack(name, &stored)?;
+                }
+                // A collection removed it since.
+                Err(error) if is_not_found(&error) && condemned(self.run).contains(&name) => {}
+                Err(error) => self.run.trouble(format!("pack {name}"), &error, Some(Remedy::Pack(name))),
             }
-            // A collection removed it since.
-            Err(error) if is_not_found(&error) && condemned(run).contains(&name) => {}
-            Err(error) => run.trouble(format!("pack {name}"), &error),
+            self.run.progress.bytes(size);
+            self.run.progress.files(1);
         }
-        run.progress.bytes(size);
-        run.progress.files(1);
+        self.rest()
     }
-    Ok(())
+
+    /// Verifies one pack's bytes: its name, its footer, and every frame.
+    fn pack(&mut self, name: ObjectName, stored: &[u8]) -> Result<()> {
+        let object = format!("pack {name}");
+        let repair = Some(Remedy::Pack(name));
+        if ObjectName::of(stored) != name {
+            self.run.finding(&object, "Its bytes do not fit its name", repair);
+        }
+        let (header, contents) = match open_footer(self.run.repository, name, stored) {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.run.trouble(&object, &error, repair);
+                return verify_listed(self.run, name);
+            }
+        };
+        let reader = self.run.repository.reader()?.clone();
+        let key = Arc::new((header.kind, self.run.repository.keys().seal_key(header.kind, &header.salt)));
+        let sealed = |frame: &FrameRecord| stored.get(frame.offset as usize..frame.end() as usize);
+        let (deltas, plain): (Vec<_>, Vec<_>) = contents.frames.iter().cloned().partition(|frame| frame.is_delta());
+        for frame in deltas {
+            let Some(sealed) = sealed(&frame) else {
+                self.bad(&frame.id, name, "It lies outside of its pack".into());
+                continue;
+            };
+            self.aside.add(Delta { sealed: sealed.into(), frame, pack: name, key: key.clone() });
+            if self.aside.bytes >= ASIDE_BYTES {
+                self.rest()?;
+            }
+        }
+        for window in plain.chunks(FETCH_FRAMES) {
+            let decode = |frame: &Arc<FrameRecord>| {
+                let sealed = sealed(frame).ok_or_else(|| Error::damaged("frame", "It lies outside of its pack"));
+                (frame.clone(), sealed.and_then(|sealed| reader.decode(&key, frame, sealed)))
+            };
+            let decoded: Vec<_> = window.par_iter().with_max_len(1).map(decode).collect();
+            for (record, decoded) in decoded {
+                match decoded {
+                    Ok(frame) if record.present.is_none() && self.aside.wants(&record.id) => reader.keep_base(record.id, frame),
+                    Ok(_) => {}
+                    Err(error) => self.bad(&record.id, name, why(&error)),
+                }
+            }
+            let ready = self.aside.ready(window.iter().map(|frame| &frame.id));
+            self.deltas(&reader, &ready);
+        }
+        Ok(())
+    }
+
+    fn deltas(&mut self, reader: &Reader, deltas: &[Delta]) {
+        let decode = |delta: &Delta| reader.decode(&delta.key, &delta.frame, &delta.sealed).err();
+        let errors: Vec<_> = deltas.par_iter().with_max_len(1).map(decode).collect();
+        for (delta, error) in deltas.iter().zip(errors) {
+            let Some(error) = error else { continue };
+            let id = delta.frame.id;
+            match reader.health(&delta.key, &delta.frame, &delta.sealed) {
+                // About to be deleted, and what it was made against sooner.
+                Ok(Health::Baseless(_)) if condemned(self.run).contains(&delta.pack) => drop(self.run.suspects.insert(id)),
+                // Its own bytes are as they were written. If a snapshot needs it, that is found there.
+                Ok(Health::Baseless(_)) => {
+                    let note = "is a difference to data that is lost";
+                    self.run.report.notes.push(format!("frame {id} in pack {} {note}", delta.pack));
+                    self.run.suspects.insert(id);
+                }
+                _ => self.bad(&id, delta.pack, why(&error)),
+            }
+        }
+    }
+
+    /// The deltas that are aside, in the order of what they are based on, so that each base is decoded once.
+    fn rest(&mut self) -> Result<()> {
+        let reader = self.run.repository.reader()?.clone();
+        let mut deltas: Vec<Delta> = std::mem::take(&mut self.aside).deltas.into_iter().flatten().collect();
+        let first_base = |delta: &Delta| {
+            let base = delta.frame.base.as_ref()?.0.first()?.frame;
+            let (pack, location) = reader.locator().places(&base).into_iter().next()?;
+            Some((pack.number, location.offset))
+        };
+        deltas.sort_by_cached_key(first_base);
+        for window in deltas.chunks(FETCH_FRAMES) {
+            self.run.stop_if_interrupted()?;
+            self.deltas(&reader, window);
+        }
+        Ok(())
+    }
+
+    fn bad(&mut self, id: &FrameId, pack: ObjectName, problem: String) {
+        self.run.finding(format!("frame {id} in pack {pack}"), problem, Some(Remedy::Pack(pack)));
+        self.run.suspects.insert(*id);
+    }
 }
 
-/// Verifies one pack's bytes: its name, its footer, and every frame.
-fn verify_pack(run: &mut Run, name: ObjectName, stored: &[u8]) -> Result<()> {
-    let object = format!("pack {name}");
-    if ObjectName::of(stored) != name {
-        run.finding(&object, "Its bytes do not fit its name");
+/// What a pack holds, read once more where the first bytes do not fit its name: perhaps it was only the way here.
+fn confirm(run: &mut Run, name: ObjectName, stored: Vec<u8>) -> Vec<u8> {
+    if ObjectName::of(&stored) == name {
+        return stored;
     }
-    let (header, contents) = match open_footer(run.repository, name, stored) {
-        Ok(opened) => opened,
-        Err(error) => {
-            run.trouble(&object, &error);
-            return verify_listed(run, name);
+    let (backend, place) = (run.repository.backend(), Place::pack(name));
+    backend.forget_cached(&place);
+    match backend.get(&place, PACK_BYTES_MAX) {
+        Ok(again) if ObjectName::of(&again) == name => {
+            run.report.notes.push(format!("{place} was read wrongly once and rightly then: suspect the disk, its cable, or the memory"));
+            again
         }
-    };
-    let reader = run.repository.reader()?;
-    let key = (header.kind, run.repository.keys().seal_key(header.kind, &header.salt));
-    let check_frame = |frame: &Arc<FrameRecord>| -> Option<(FrameId, String)> {
-        let sealed = stored.get(frame.offset as usize..frame.end() as usize);
-        let opened = sealed.ok_or_else(|| Error::damaged("frame", "It lies outside of its pack"));
-        let opened = opened.and_then(|sealed| reader.decode(&key, frame, sealed));
-        opened.err().map(|error| (frame.id, why(&error)))
-    };
-    let bad: Vec<_> = contents.frames.par_iter().with_max_len(1).filter_map(check_frame).collect();
-    for (id, problem) in bad {
-        run.suspects.insert(id);
-        // A delta that outlived its base is of no use to anybody; if it is, that is found when the snapshots are followed.
-        let is_left_over = contents.frame(&id).is_some_and(|record| !has_base(run, record));
-        if !is_left_over {
-            run.finding(format!("frame {id} in {object}"), problem);
-        }
+        Ok(again) => again,
+        Err(_) => stored,
     }
-    Ok(())
 }
 
-/// Whether everything that a frame is based on is said to be somewhere.
-fn has_base(run: &Run, record: &FrameRecord) -> bool {
-    let Ok(locator) = run.repository.locator() else { return true };
-    record.base.iter().flat_map(|base| &base.0).all(|part| {
-        let has = |record: &FrameRecord| (part.first..part.first + part.count).all(|ordinal| record.has(ordinal as usize));
-        let places = locator.places(&part.frame).into_iter().filter(|(_, location)| !location.info.is_delta());
-        let records = places.filter_map(|(pack, _)| locator.record_in(&pack, &part.frame).ok());
-        records.into_iter().any(|record| has(&record))
-    })
+/// A delta frame that waits for its bases.
+struct Delta {
+    frame: Arc<FrameRecord>,
+    sealed: Box<[u8]>,
+    pack: ObjectName,
+    key: Arc<(Kind, SealKey)>,
+}
+
+/// Deltas that wait for their bases.
+#[derive(Default)]
+struct Aside {
+    deltas: Vec<Option<Delta>>,
+    /// How many bases of each have not come by yet.
+    missing: Vec<usize>,
+    waiting: HashMap<FrameId, Vec<usize>>,
+    bytes: usize,
+}
+
+impl Aside {
+    fn add(&mut self, delta: Delta) {
+        let bases: HashSet<FrameId> = delta.frame.base.iter().flat_map(|base| &base.0).map(|run| run.frame).collect();
+        self.bytes += delta.sealed.len() + delta.frame.table.len() * ASIDE_CHUNK_BYTES;
+        self.missing.push(bases.len());
+        for base in bases {
+            self.waiting.entry(base).or_default().push(self.deltas.len());
+        }
+        self.deltas.push(Some(delta));
+    }
+
+    fn wants(&self, base: &FrameId) -> bool {
+        self.waiting.contains_key(base)
+    }
+
+    /// Takes those that wait for none any more, now that these frames have come by.
+    fn ready<'f>(&mut self, bases: impl Iterator<Item = &'f FrameId>) -> Vec<Delta> {
+        let mut ready = Vec::new();
+        for index in bases.filter_map(|base| self.waiting.remove(base)).flatten() {
+            self.missing[index] -= 1;
+            if self.missing[index] == 0 {
+                ready.extend(self.deltas[index].take());
+            }
+        }
+        ready
+    }
 }
 
 fn open_footer(repository: &Repository, name: ObjectName, stored: &[u8]) -> Result<(Header, Contents)> {
@@ -150,7 +285,7 @@ fn verify_listed(run: &mut Run, name: ObjectName) -> Result<()> {
     let pack = IndexedPack { number: 0, name, kind: Kind::DataPack, size: 0 };
     for frame in &contents.frames {
         if let Err(error) = reader.read_from(&pack, frame) {
-            run.finding(format!("frame {} in pack {name}", frame.id), why(&error));
+            run.finding(format!("frame {} in pack {name}", frame.id), why(&error), Some(Remedy::Pack(name)));
             run.suspects.insert(frame.id);
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rayon::prelude::*;
 
-use super::Run;
+use super::{Remedy, Run, remedy};
 use crate::backend::{Area, Place};
 use crate::error::{Error, Result};
 use crate::format::envelope::Kind;
@@ -14,7 +14,6 @@ use crate::format::segment::PackRecord;
 use crate::id::{FrameId, ObjectName};
 use crate::limits::*;
 use crate::repo::is_not_found;
-use crate::repo::records::{Records, Rigour};
 
 /// What the repository holds, as far as it is sound.
 #[derive(Default)]
@@ -25,23 +24,26 @@ pub struct Inventory {
     pub frames: HashMap<FrameId, Held>,
     /// Delta frames and what they are based on.
     bases: Vec<(FrameId, Vec<FrameId>)>,
+    /// Packs that hold delta frames.
+    pub with_deltas: HashSet<ObjectName>,
 }
 
 /// A frame in a present pack.
 pub struct Held {
     pub chunks: u32,
-    /// There is a copy that needs no base.
+    /// There is a copy with all chunks that needs no base.
     plain: bool,
     /// There is a copy with all chunks.
     pub whole: bool,
 }
 
 impl Inventory {
-    fn add(&mut self, record: &FrameRecord) {
+    fn add(&mut self, pack: ObjectName, record: &FrameRecord) {
         let held = self.frames.entry(record.id).or_insert(Held { chunks: record.table.len() as u32, plain: false, whole: false });
-        held.plain |= !record.is_delta();
+        held.plain |= !record.is_delta() && record.present.is_none();
         held.whole |= record.present.is_none();
         if let Some(base) = &record.base {
+            self.with_deltas.insert(pack);
             let mut frames: Vec<FrameId> = base.0.iter().map(|run| run.frame).collect();
             frames.sort_unstable();
             frames.dedup();
@@ -56,7 +58,12 @@ pub fn check(run: &mut Run) -> Result<Inventory> {
         match slot {
             Ok(slot) if slot.repository == run.repository.id() => {}
             Ok(_) => run.report.notes.push(format!("key slot {name} belongs to another repository; an interrupted init leaves such slots")),
-            Err(error) => run.trouble(format!("key slot {name}"), &error),
+            Err(error) => run.trouble(format!("key slot {name}"), &error, None),
+        }
+    }
+    for slot in run.repository.key_slots()? {
+        if let Some(error) = slot.note_trouble {
+            run.trouble(format!("note on key slot {}", slot.name), &error, None);
         }
     }
     check_records(run)?;
@@ -74,7 +81,7 @@ pub fn check(run: &mut Run) -> Result<Inventory> {
                 listing.say_again(name, &seen);
             }
             Err(error) if is_not_found(&error) => listing.vanished.extend([name]),
-            Err(error) => run.trouble(format!("index segment {name}"), &error),
+            Err(error) => run.trouble(format!("index segment {name}"), &error, Some(Remedy::Index)),
         }
     }
     check_gone(run, &listing)?;
@@ -83,6 +90,7 @@ pub fn check(run: &mut Run) -> Result<Inventory> {
     for (name, size) in unlisted {
         check_unlisted(run, &mut inventory, name, size)?;
     }
+    // One whose base lacks chunks may need just these: it is looked at itself.
     let sound = |base: &FrameId| inventory.frames.get(base).is_some_and(|held| held.plain) && !run.suspects.contains(base);
     let baseless: Vec<FrameId> = inventory.bases.iter().filter(|(_, bases)| !bases.iter().all(sound)).map(|(id, _)| *id).collect();
     run.suspects.extend(baseless);
@@ -95,7 +103,7 @@ fn check_records(run: &mut Run) -> Result<()> {
         let record = run.repository.read_object(Kind::Record, &place, RECORD_BYTES_MAX);
         let record = record.and_then(|body| Record::decode(&body).map_err(|error| error.of(&place)));
         if let Err(error) = record {
-            run.trouble(&place, &error);
+            run.trouble(&place, &error, remedy(&place));
         }
     }
     Ok(())
@@ -155,7 +163,7 @@ fn check_gone(run: &mut Run, listing: &Listing) -> Result<()> {
     for (name, gone) in &listing.gone {
         let is_replaced = gone.segments.iter().all(|segment| listing.replaced.contains(segment));
         if !is_replaced && !condemned.contains(name) {
-            run.finding(format!("pack {name}"), "It is gone, but the index lists it");
+            run.finding(format!("pack {name}"), "It is gone, but the index lists it", Some(Remedy::Pack(*name)));
             run.suspects.extend(&gone.frames);
         }
     }
@@ -164,7 +172,7 @@ fn check_gone(run: &mut Run, listing: &Listing) -> Result<()> {
 
 /// The packs that are condemned now; records that cannot be read are findings of their own.
 pub fn condemned(run: &Run) -> HashSet<ObjectName> {
-    Records::read(run.repository, Rigour::Lenient).map(|records| records.condemned()).unwrap_or_default()
+    run.repository.condemned_packs().unwrap_or_default()
 }
 
 fn check_packs(run: &mut Run, inventory: &mut Inventory, listing: &mut Listing, segment: ObjectName, packs: &[PackRecord]) -> Result<()> {
@@ -172,6 +180,7 @@ fn check_packs(run: &mut Run, inventory: &mut Inventory, listing: &mut Listing, 
     let footers: Vec<_> = packs.par_iter().map(|pack| locator.read_footer(pack.name, pack.size)).collect();
     for (pack, footer) in packs.iter().zip(footers) {
         let object = format!("pack {}", pack.name);
+        let repair = Some(Remedy::Pack(pack.name));
         run.report.frames += pack.frames.len() as u64;
         let there = match (inventory.packs.get(&pack.name), footer) {
             (_, Err(error)) if is_not_found(&error) => {
@@ -181,16 +190,16 @@ fn check_packs(run: &mut Run, inventory: &mut Inventory, listing: &mut Listing, 
                 false
             }
             (Some(&size), _) if size != pack.size => {
-                run.finding(object, format!("It has {size} bytes and not {}", pack.size));
+                run.finding(object, format!("It has {size} bytes and not {}", pack.size), repair);
                 false
             }
             (_, Err(error)) => {
-                run.trouble(object, &error);
+                run.trouble(object, &error, repair);
                 true
             }
             (known, Ok((header, contents))) => {
                 if header.kind != pack.kind || !contents.frames.iter().map(|frame| &**frame).eq(&pack.frames) {
-                    run.finding(object, "Its footer and the index disagree on what it holds");
+                    run.finding(object, "Its footer and the index disagree on what it holds", Some(Remedy::Index));
                 }
                 // Stored since packs were listed.
                 if known.is_none() {
@@ -200,7 +209,7 @@ fn check_packs(run: &mut Run, inventory: &mut Inventory, listing: &mut Listing, 
             }
         };
         match there {
-            true => pack.frames.iter().for_each(|frame| inventory.add(frame)),
+            true => pack.frames.iter().for_each(|frame| inventory.add(pack.name, frame)),
             false if listing.gone.contains_key(&pack.name) => {}
             false => run.suspects.extend(pack.frames.iter().map(|frame| frame.id)),
         }
@@ -213,12 +222,13 @@ fn check_unlisted(run: &mut Run, inventory: &mut Inventory, name: ObjectName, si
     match run.repository.locator()?.read_footer(name, size) {
         Ok((_, contents)) => {
             run.report.frames += contents.frames.len() as u64;
-            contents.frames.iter().for_each(|frame| inventory.add(frame));
-            run.report.notes.push(format!("pack {name} is in no index segment; an interrupted backup leaves such packs"));
+            contents.frames.iter().for_each(|frame| inventory.add(name, frame));
+            let note = "an interrupted backup leaves such packs; snap repair index lists it";
+            run.report.notes.push(format!("pack {name} is in no index segment; {note}"));
         }
         // Removed since packs were listed.
         Err(error) if is_not_found(&error) => drop(inventory.packs.remove(&name)),
-        Err(error) => run.trouble(format!("pack {name}"), &error),
+        Err(error) => run.trouble(format!("pack {name}"), &error, Some(Remedy::Pack(name))),
     }
     Ok(())
 }

@@ -77,21 +77,27 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Marks what the snapshots need that are not marked yet. Says whether there were any.
-    fn mark_snapshots(&mut self) -> Result<bool> {
-        let (found, unreadable) = self.repository.snapshots()?;
-        if let Some((_, error)) = unreadable.into_iter().next() {
-            return Err(error);
-        }
-        let mut any = false;
-        for stored in found {
-            if self.snapshots.insert(stored.id) {
-                let progress = self.progress;
-                self.marks.add_snapshot(self.repository, &stored.snapshot, &|| stop_if(progress))?;
-                any = true;
+    /// Marks what the snapshots need that are not marked yet. One that goes away meanwhile may have got another name: then they are
+    /// listed again.
+    fn mark_snapshots(&mut self) -> Result<()> {
+        let mut vanished = true;
+        while std::mem::take(&mut vanished) {
+            for (id, _) in self.repository.locator()?.list(Area::Snapshots)? {
+                if self.snapshots.contains(&id) {
+                    continue;
+                }
+                match self.repository.snapshot(id) {
+                    Err(error) if is_not_found(&error) => vanished = true,
+                    Err(error) => return Err(error),
+                    Ok(stored) => {
+                        let progress = self.progress;
+                        self.marks.add_snapshot(self.repository, &stored.snapshot, &|| stop_if(progress))?;
+                        self.snapshots.insert(id);
+                    }
+                }
             }
         }
-        Ok(any)
+        Ok(())
     }
 
     pub fn refresh(&mut self) -> Result<()> {

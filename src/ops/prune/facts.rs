@@ -230,8 +230,7 @@ impl Facts {
     fn read_unlisted(&mut self, repository: &Repository, marks: &mut Marks, (name, size): (ObjectName, u64)) -> Result<()> {
         match repository.locator()?.read_footer(name, size) {
             Ok((header, contents)) => {
-                let frames = contents.frames.iter().map(|frame| (**frame).clone()).collect();
-                self.add(&PackRecord { name, kind: header.kind, size, frames }, marks, false);
+                self.add(&PackRecord { name, kind: header.kind, size, frames: contents.to_records() }, marks, false);
             }
             Err(Error::Storage(error)) if error.kind == StorageErrorKind::NotFound => {}
             Err(error @ Error::Damaged { .. }) => drop(self.unreadable.insert(name, error.to_string())),

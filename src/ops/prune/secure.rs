@@ -14,9 +14,10 @@ use super::plan::Condemned;
 use crate::backend::Place;
 use crate::error::Result;
 use crate::format::frame::FrameRecord;
+use crate::index::Scope;
 use crate::limits::*;
 use crate::progress::{Problem, Stage};
-use crate::repo::{Contents, Move, Mover, Ordinals, WriterOptions};
+use crate::repo::{Contents, Move, Mover, Ordinals};
 
 /// A frame that is needed and lies in a pack that is to go.
 #[derive(Clone, Debug)]
@@ -142,8 +143,8 @@ impl Collector<'_> {
     /// Moves what is needed out of packs that are to go. Returns the packs that must stay, because something in them is needed and can
     /// neither be read well nor found elsewhere.
     pub fn move_out(&mut self, unmet: Vec<Need>, packs: &HashSet<u32>) -> Result<HashSet<u32>> {
-        let options = WriterOptions { level: self.options.level, delta: true, dry_run: false, threads: self.options.threads };
-        let mut mover = Mover::start(self.repository, options)?;
+        let repository = self.repository;
+        let mut mover = Mover::start(repository, self.options.level)?;
         let stored_len = |need: &Need| {
             let source = need.sources.first().map(|&pack| self.facts.copies_of(pack));
             source.and_then(|copies| copies.iter().find(|copy| copy.frame == need.frame)).map_or(0, |copy| u64::from(copy.stored_len))
@@ -171,9 +172,12 @@ impl Collector<'_> {
                 }
             }
         }
-        let (cost, stored) = mover.finish()?;
-        self.report.bytes_written += cost.stored();
+        let stored = mover.finish()?;
+        self.report.bytes_written += stored.iter().map(|pack| pack.size).sum::<u64>();
         self.report.packs_written += stored.len() as u64;
+        self.repository.save_segments(stored, Vec::new())?;
+        // Deltas are read through the index: it must know where their bases are now.
+        self.repository.locator()?.refresh(Scope::Frames)?;
         self.refresh()?;
         let unmet = self.verify(self.needs(packs, &self.condemned()))?;
         for need in &unmet {

@@ -89,8 +89,7 @@ impl Collector<'_> {
                 continue;
             }
             let (header, contents) = self.repository.locator()?.read_footer(pack.name, pack.size)?;
-            let frames = contents.frames.iter().map(|frame| (**frame).clone()).collect();
-            found.push(PackRecord { name: pack.name, kind: header.kind, size: pack.size, frames });
+            found.push(PackRecord { name: pack.name, kind: header.kind, size: pack.size, frames: contents.to_records() });
         }
         Ok(found)
     }

@@ -154,7 +154,9 @@ impl<'a> Planner<'a> {
                 None
             }),
             Node::File { content: Some(content) } => self.decide_file(FileTask { path: path.clone(), meta: entry.meta, content }),
-            Node::File { content: None } => Err(Error::NotFound("It could not be read when the backup was made".into())),
+            Node::File { content: None } => {
+                Err(Error::NotFound(format!("Not restored: {}", self.chosen.selection.stored.snapshot.why_empty())))
+            }
             _ => {
                 self.later.lock().expect("no panic holds it").0.links.push((path.clone(), entry));
                 Ok(None)

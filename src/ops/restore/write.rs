@@ -18,6 +18,9 @@ use crate::target::{FileWriter, TreeTarget};
 /// Lost ranges named in one message; `check` names them all.
 const LOST_RANGES_SHOWN: usize = 8;
 
+/// From so many bytes of a file on, one batch is hashed and written by all cores.
+const SIDE_BY_SIDE_BYTES: usize = 1 << 20;
+
 type Piece = (Run, std::result::Result<Arc<Frame>, Arc<Error>>);
 
 /// A file that was written, or why not.
@@ -35,6 +38,8 @@ struct OpenFile<'t> {
     /// Where the next bytes go in the file, holes included.
     offset: u64,
     next_hole: usize,
+    /// Bytes that were found.
+    found: u64,
     /// Bytes of the file whose chunks are lost: offset, length, and why.
     lost: Vec<(u64, u64)>,
     why: String,
@@ -60,8 +65,7 @@ impl<'t> Writers<'t> {
         if let Some(open) = self.open.take() {
             match groups.next_if(|(task, ..)| Arc::ptr_eq(task, &open.task)) {
                 Some((_, pieces, ended)) => self.go_on(open, pieces, ended, &mut done),
-                // Its recipe broke off, which has been reported.
-                None => drop(open),
+                None => done.push(open.broken_off()),
             }
         }
         let rest: Vec<_> = groups.collect();
@@ -77,6 +81,11 @@ impl<'t> Writers<'t> {
             self.end(open, ended, &mut done);
         }
         done
+    }
+
+    /// The last file, if its recipe broke off.
+    pub fn finish(self) -> Option<Done> {
+        self.open.map(OpenFile::broken_off)
     }
 
     fn go_on(&mut self, mut open: OpenFile<'t>, pieces: Vec<Piece>, ended: bool, done: &mut Vec<Done>) {
@@ -95,14 +104,16 @@ impl<'t> Writers<'t> {
 impl<'t> OpenFile<'t> {
     fn new(target: &'t TreeTarget, task: Arc<FileTask>) -> Self {
         let writer = target.create(&task.path, task.content.size);
-        Self { task, writer, hasher: blake3::Hasher::new(), offset: 0, next_hole: 0, lost: Vec::new(), why: String::new() }
+        Self { task, writer, hasher: blake3::Hasher::new(), offset: 0, next_hole: 0, found: 0, lost: Vec::new(), why: String::new() }
     }
 
+    /// Places the pieces one after the other, then hashes and writes what they hold, side by side.
     fn write(&mut self, pieces: &[Piece], progress: &dyn Progress) {
+        let before = self.offset;
+        let mut spans = Vec::new();
         for (run, frame) in pieces {
-            let before = self.offset;
             match frame {
-                Ok(frame) => self.write_run(run, frame),
+                Ok(frame) => self.place_run(run, frame, &mut spans),
                 Err(error) if error.is_damage() => {
                     // Without its table nobody knows how long the run was: all that follows is lost.
                     self.why = error.to_string();
@@ -111,17 +122,39 @@ impl<'t> OpenFile<'t> {
                 Err(error) if self.writer.is_ok() => self.writer = Err(error.again()),
                 Err(_) => {}
             }
-            progress.bytes(self.offset - before);
+        }
+        self.put(&spans);
+        progress.bytes(self.offset - before);
+    }
+
+    fn put(&mut self, spans: &[(u64, &[u8])]) {
+        let (hasher, Ok(writer)) = (&mut self.hasher, &mut self.writer) else { return };
+        let written = if spans.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() < SIDE_BY_SIDE_BYTES {
+            spans.iter().try_for_each(|(offset, bytes)| {
+                hasher.update(bytes);
+                writer.write_at(*offset, bytes)
+            })
+        } else {
+            let hash = || {
+                for (_, bytes) in spans {
+                    hasher.update_rayon(bytes);
+                }
+            };
+            rayon::join(hash, || spans.par_iter().try_for_each(|(offset, bytes)| writer.write_at(*offset, bytes))).1
+        };
+        match written {
+            Ok(()) => writer.write_back(),
+            Err(error) => self.writer = Err(error),
         }
     }
 
-    fn write_run(&mut self, run: &Run, frame: &Frame) {
+    fn place_run<'f>(&mut self, run: &Run, frame: &'f Frame, spans: &mut Vec<(u64, &'f [u8])>) {
         if let Some(bytes) = frame.chunks(run) {
-            return self.put(bytes);
+            return self.place(bytes, spans);
         }
         for ordinal in run.first..run.first + run.count {
             match (frame.chunk(ordinal as usize), frame.table.lens().get(ordinal as usize)) {
-                (Some(bytes), _) => self.put(bytes),
+                (Some(bytes), _) => self.place(bytes, spans),
                 (None, len) => {
                     self.why =
                         frame.damage.clone().unwrap_or_else(|| format!("frame {} holds fewer chunks than its recipe says", run.frame));
@@ -131,8 +164,8 @@ impl<'t> OpenFile<'t> {
         }
     }
 
-    fn put(&mut self, mut bytes: &[u8]) {
-        self.hasher.update(bytes);
+    /// Says where bytes go: behind what came before, around holes.
+    fn place<'f>(&mut self, mut bytes: &'f [u8], spans: &mut Vec<(u64, &'f [u8])>) {
         while !bytes.is_empty() {
             let room = self.pass_holes();
             let (now, later) = bytes.split_at(bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
@@ -140,11 +173,8 @@ impl<'t> OpenFile<'t> {
                 self.why = "its recipe gives more bytes than the file has".into();
                 return self.lost.push((self.offset, 1));
             }
-            let Ok(writer) = &mut self.writer else { return };
-            if let Err(error) = writer.write_at(self.offset, now) {
-                self.writer = Err(error);
-                return;
-            }
+            spans.push((self.offset, now));
+            self.found += now.len() as u64;
             self.offset += now.len() as u64;
             bytes = later;
         }
@@ -176,7 +206,14 @@ impl<'t> OpenFile<'t> {
         }
     }
 
-    /// Verifies the whole and gives the file its name.
+    /// A file of which nothing more will come.
+    fn broken_off(mut self) -> Done {
+        self.why = "the rest of its recipe is lost".into();
+        self.lose(u64::MAX);
+        Done { path: self.task.path.clone(), outcome: self.finish() }
+    }
+
+    /// Verifies the whole and gives the file its name. What is left of a damaged one stands beside it.
     fn finish(self) -> Result<u64> {
         let writer = self.writer?;
         if !self.lost.is_empty() {
@@ -186,14 +223,27 @@ impl<'t> OpenFile<'t> {
                 more => format!(" and {more} more"),
             };
             let ranges = shown.collect::<Vec<_>>().join(", ");
-            return Err(Error::damaged("It", format!("bytes {ranges}{more} are lost, so it was not restored: {}", self.why)));
+            let what = format!("bytes {ranges}{more} are lost");
+            let kept = match self.found {
+                0 => "nothing of it was restored".into(),
+                _ => format!("{}, with zeros in their place", keep(writer, &self.task)?),
+            };
+            return Err(Error::damaged("It", format!("{what}; {kept}: {}", self.why)));
         }
         if *self.hasher.finalize().as_bytes() != self.task.content.hash.0 {
-            return Err(Error::damaged("It", "the hash of its whole content does not fit, so it was not restored"));
+            let kept = keep(writer, &self.task)?;
+            return Err(Error::damaged("It", format!("the hash of its whole content does not fit; {kept}")));
         }
         writer.commit(&self.task.meta)?;
         Ok(self.task.content.size)
     }
+}
+
+/// Leaves what was written of a damaged file beside its name, in place of nothing else; says where.
+fn keep(writer: FileWriter, task: &FileTask) -> Result<String> {
+    let path = writer.commit_beside(b".damaged", &task.meta)?;
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    Ok(format!("what is left is in {}", show_bytes(name)))
 }
 
 /// A file without bytes of its own.

@@ -76,7 +76,7 @@ fn meta(mode: u32) -> Meta {
 }
 
 fn write(target: &TreeTarget, path: &[u8], bytes: &[u8], meta: &Meta) -> crate::error::Result<()> {
-    let mut file = target.create(path, bytes.len() as u64)?;
+    let file = target.create(path, bytes.len() as u64)?;
     file.write_at(0, bytes)?;
     file.commit(meta)
 }
@@ -209,7 +209,7 @@ fn a_dropped_writer_leaves_nothing() {
     let scene = Scene::new();
     let target = scene.target(Walk::Kernel);
     fs::write(scene.at("file"), "old").unwrap();
-    let mut file = target.create(b"file", 3).unwrap();
+    let file = target.create(b"file", 3).unwrap();
     file.write_at(0, b"new").unwrap();
     assert!(file.write_at(1, b"new").is_err(), "beyond its size");
     assert_eq!(fs::read_dir(scene.at("")).unwrap().count(), 2);
@@ -234,7 +234,7 @@ fn threads_share_a_target() {
                 scope.spawn(move || {
                     for index in 0..200 {
                         let path = format!("d{}/e{}/f{thread}-{index}", index % 20, index % 7);
-                        let mut file = target.create(path.as_bytes(), 1).unwrap();
+                        let file = target.create(path.as_bytes(), 1).unwrap();
                         target.folder(format!("d{}", index % 20).as_bytes(), &meta(0o711)).unwrap();
                         file.write_at(0, b"x").unwrap();
                         file.commit(&meta(0o600)).unwrap();
@@ -263,7 +263,7 @@ fn zeros_and_what_is_not_written_become_holes() {
     bytes[3 * MIB + 5] = 1;
     for sparse in [false, true] {
         let target = scene.target_with(Walk::Kernel, TargetOptions { sparse, ..TargetOptions::for_this_process() });
-        let mut file = target.create(b"file", bytes.len() as u64 + 2 * MIB as u64).unwrap();
+        let file = target.create(b"file", bytes.len() as u64 + 2 * MIB as u64).unwrap();
         // Pieces that do not end at blocks.
         for (index, piece) in bytes.chunks(100_001).enumerate() {
             file.write_at(index as u64 * 100_001, piece).unwrap();

@@ -1,0 +1,100 @@
+//! A store that shows an older state of itself, or misses what nobody removed, is noticed by who saw the newer one.
+
+use std::fs;
+use std::path::Path;
+
+use crate::cli::{Scene, stderr};
+
+fn back_up(scene: &Scene, bytes: &[u8]) -> String {
+    stderr(&scene.feed(&["backup", "--stdin", "--stdin-filename", "db.sql"], bytes, 0))
+}
+
+fn newest_file(folder: &Path) -> std::path::PathBuf {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    files.max_by_key(|entry| entry.metadata().unwrap().modified().unwrap()).unwrap().path()
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = std::process::Command::new("cp").arg("-r").args([from, to]).status().unwrap();
+    assert!(status.success());
+}
+
+/// What this host's receipts are kept in, under the home of a scene.
+const STATE: &str = ".local/state/snap";
+
+#[test]
+fn a_snapshot_that_vanished_is_noticed() {
+    let scene = Scene::ready();
+    assert_eq!(back_up(&scene, b"one"), "");
+    assert_eq!(back_up(&scene, b"two"), "");
+    fs::remove_file(newest_file(&scene.at("r/snapshots"))).unwrap();
+    // Backups warn, every night, and go on.
+    for night in [b"three", b"four!"] {
+        let said = back_up(&scene, night);
+        assert!(said.contains("1 snapshot that nobody forgot"), "{said}");
+    }
+    let said = stderr(&scene.check(&["forget", "--keep-last", "1"], 1));
+    assert!(said.contains("nothing was removed") && said.contains("remove that file"), "{said}");
+    assert_eq!(scene.count(), 3);
+    let output = scene.check(&["check"], 20);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("nobody forgot") || stderr(&output).contains("nobody forgot"));
+
+    // Whoever knows about it removes the receipt.
+    fs::remove_file(newest_file(&scene.at(STATE))).unwrap();
+    assert_eq!(back_up(&scene, b"five"), "");
+    scene.check(&["forget", "--keep-last", "1"], 0);
+    scene.check(&["check"], 0);
+}
+
+#[test]
+fn what_was_forgotten_on_purpose_is_not_missed() {
+    let scene = Scene::ready();
+    for bytes in [b"one", b"two", b"six"] {
+        back_up(&scene, bytes);
+    }
+    scene.check(&["forget", "--keep-last", "1"], 0);
+    assert_eq!(back_up(&scene, b"ten"), "");
+    scene.check(&["check"], 0);
+}
+
+#[test]
+fn a_store_that_was_turned_back_is_noticed() {
+    let scene = Scene::ready();
+    back_up(&scene, b"one");
+    copy(&scene.at("r"), &scene.at("old"));
+    back_up(&scene, b"two");
+    fs::remove_dir_all(scene.at("r")).unwrap();
+    copy(&scene.at("old"), &scene.at("r"));
+    scene.check(&["check"], 20);
+    assert!(back_up(&scene, b"three").contains("nobody forgot"));
+}
+
+#[test]
+fn a_repository_that_was_exchanged_is_noticed() {
+    let scene = Scene::ready();
+    back_up(&scene, b"one");
+    fs::remove_dir_all(scene.at("r")).unwrap();
+    scene.check(&["init", "-q"], 0);
+    assert!(back_up(&scene, b"two").contains("Another repository is here"));
+}
+
+#[test]
+fn a_receipt_can_be_kept_elsewhere() {
+    let scene = Scene::ready();
+    back_up(&scene, b"one");
+    let receipt = scene.at("stick/receipt.json");
+    let args = ["check", "--receipt", receipt.to_str().unwrap()];
+    scene.check(&args, 0);
+    back_up(&scene, b"two");
+    scene.check(&args, 0);
+    // Another machine has no receipt of its own.
+    fs::remove_dir_all(scene.at(STATE)).unwrap();
+    scene.check(&["check"], 0);
+    fs::remove_file(newest_file(&scene.at("r/snapshots"))).unwrap();
+    scene.check(&["check"], 0);
+    scene.check(&args, 20);
+    // It is said again until somebody removes the receipt.
+    scene.check(&args, 20);
+    fs::write(&receipt, "{}").unwrap();
+    assert!(stderr(&scene.check(&args, 2)).contains("is not a receipt"));
+}
