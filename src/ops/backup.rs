@@ -166,7 +166,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
 /// Makes a snapshot visible; takes it back if what it relies on was removed meanwhile.
 pub(super) fn commit(repository: &Repository, body: &[u8], reliance: &Reliance) -> Result<SnapshotId> {
     let id = repository.save_snapshot(body)?;
-    if let Err(error) = reliance.verify(repository) {
+    if let Err(error) = reliance.verify(repository, body) {
         repository.withdraw_snapshot(id)?;
         return Err(error);
     }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::id::SnapshotId;
 use crate::ops::forget::remove;
 use crate::progress::{Progress, Stage};
-use crate::repo::{Collections, Repository, Stored};
+use crate::repo::{Repository, Stored};
 
 /// How tags change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,9 +55,9 @@ pub struct TagReport {
 /// Changes the tags of these snapshots.
 pub fn tag(repository: &Repository, chosen: Vec<Stored>, change: &TagChange, host: &str, progress: &dyn Progress) -> Result<TagReport> {
     progress.stage(Stage::Planning, None, None);
-    let before = Collections::of(&repository.records()?);
+    let before = repository.collections()?;
     if before.under_way {
-        return Err(Error::Conflict("Packs are being collected, or that was cut short; let snap prune end first".into()));
+        return Err(Error::Conflict("Packs are being deleted, or that was cut short; let snap prune end first".into()));
     }
     let mut report = TagReport::default();
     let mut written = Vec::new();
@@ -85,7 +85,7 @@ pub fn tag(repository: &Repository, chosen: Vec<Stored>, change: &TagChange, hos
     if report.changed.is_empty() {
         return Ok(report);
     }
-    match repository.records().map(|records| Collections::of(&records)) {
+    match repository.collections() {
         Ok(after) if after == before => {}
         Ok(_) => return give_up(repository, &written, Error::Conflict("Packs were collected meanwhile; run the command again".into())),
         Err(error) => return give_up(repository, &written, error),

@@ -3,6 +3,8 @@
 //! Whoever removes something reads all records first and stops at one that is damaged or of an unknown kind. Packs and segments are
 //! a collector's business.
 
+use std::collections::HashSet;
+
 use super::Repository;
 use crate::backend::{Area, Place};
 use crate::error::{Error, Result, StorageErrorKind};
@@ -14,27 +16,31 @@ use crate::limits::*;
 /// Where collections are: what a snapshot that names old data depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collections {
-    /// Packs are condemned now.
+    /// Packs may be deleted at any moment: they are condemned for good, and there. Those that are only announced do not matter, for a
+    /// collector lists the snapshots once more after it has said that it is final.
     pub under_way: bool,
     /// The number of the last that ended.
     pub epoch: u64,
 }
 
-impl Collections {
-    pub fn of(records: &[Record]) -> Self {
-        let mut collections = Self::default();
-        for record in records {
+impl Repository {
+    /// Where collections are now.
+    pub fn collections(&self) -> Result<Collections> {
+        let mut collections = Collections::default();
+        let mut doomed = HashSet::new();
+        for record in self.records()? {
             match record {
-                Record::Condemned { .. } => collections.under_way = true,
-                Record::Epoch { epoch, .. } => collections.epoch = collections.epoch.max(*epoch),
-                Record::Forget { .. } => {}
+                Record::Condemned(condemned) if condemned.is_final => doomed.extend(condemned.packs),
+                Record::Epoch(epoch) => collections.epoch = collections.epoch.max(epoch.epoch),
+                Record::Condemned(_) | Record::Forget { .. } => {}
             }
         }
-        collections
+        if !doomed.is_empty() {
+            collections.under_way = self.locator()?.list(Area::Packs)?.iter().any(|(name, _)| doomed.contains(name));
+        }
+        Ok(collections)
     }
-}
 
-impl Repository {
     /// All records. One that cannot be read is an error.
     ///
     /// A listing may miss what comes and goes meanwhile: an epoch record that appears behind its reader, and then the condemned record

@@ -191,7 +191,7 @@ impl Run<'_> {
         let body = self.repository.read_object(Kind::Snapshot, &place, RECORD_BYTES_MAX)?;
         let body = with_repair(&body, &snapshot).map_err(|error| error.of(&place))?;
         let id = self.repository.save_snapshot(&body)?;
-        if let Err(error) = reliance.verify(self.repository) {
+        if let Err(error) = reliance.verify(self.repository, &body) {
             self.repository.withdraw_snapshot(id)?;
             return Err(error);
         }
