@@ -14,6 +14,7 @@ pub mod world;
 pub mod chunking;
 pub mod compression;
 pub mod crypto;
+pub mod dumps;
 pub mod format;
 pub mod retention;
 // Floor 2
