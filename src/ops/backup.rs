@@ -17,10 +17,12 @@ use jiff::Timestamp;
 
 use crate::compression::Level;
 use crate::error::{Error, Result, show};
+use crate::format::dump::Dump;
 use crate::format::entry::{Entry, Meta, Time};
 use crate::format::snapshot::{Snapshot, SourceKind, Totals};
 use crate::id::SnapshotId;
 use crate::limits::*;
+use crate::ops::judge::{Expect, Verdicts};
 use crate::progress::{Progress, Stage};
 use crate::repo::{CatalogWriter, Cost, Reliance, Repository, SnapshotFilter, Stored, Writer, WriterOptions, WrittenCatalog};
 use crate::source::{CommandLine, CommandSource, Filter, Source, StderrSink, StreamSource, TreeOptions, TreeSource};
@@ -55,6 +57,8 @@ pub struct BackupOptions {
     pub dry_run: bool,
     pub skip_if_unchanged: bool,
     pub allow_empty: bool,
+    /// What the stream should be, and whether dumps are judged.
+    pub expect: Expect,
     pub level: Level,
     pub delta: bool,
     /// Sealing threads; 0 for one a core.
@@ -78,6 +82,7 @@ impl BackupOptions {
             dry_run: false,
             skip_if_unchanged: false,
             allow_empty: false,
+            expect: Expect::Anything,
             level: Level::Auto,
             delta: true,
             threads: 0,
@@ -96,6 +101,10 @@ pub struct BackupReport {
     /// The catalog is the same as the parent's.
     pub unchanged: bool,
     pub totals: Totals,
+    /// The dumps among what was saved, and whether they are whole.
+    pub dumps: Vec<Dump>,
+    /// The parent's plain bytes and dumps.
+    pub before: Option<(u64, Vec<Dump>)>,
     pub cost: Cost,
     pub seconds: f64,
 }
@@ -114,7 +123,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
     let known = Known::new(repository, writer.stock().clone(), parent.as_ref(), subject.kind, options.force)?;
     let older = parent.as_ref().map(|parent| &parent.snapshot);
     let job = Job { input, known: &known, started, options, older, progress };
-    let (written, mut totals) = match job.run(&mut writer, &subject) {
+    let (written, mut totals, dumps) = match job.run(&mut writer, &subject) {
         Ok(done) => done,
         // A thread that failed hangs up on the others: its own reason is the one to tell.
         Err(error) => return Err(writer.first_failure(error)),
@@ -129,6 +138,8 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         parent: parent.as_ref().map(|parent| parent.id),
         unchanged,
         totals,
+        dumps,
+        before: older.map(|older| (older.totals.bytes, older.dumps.clone())),
         cost,
         seconds: begun.elapsed().as_secs_f64(),
     };
@@ -149,6 +160,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         parent: report.parent,
         original: None,
         totals: report.totals.clone(),
+        dumps: report.dumps.clone(),
         program: concat!("snap ", env!("CARGO_PKG_VERSION")).into(),
         catalog,
         catalog_len,
@@ -184,9 +196,11 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn run(self, writer: &mut Writer, subject: &Subject) -> Result<(WrittenCatalog, Totals)> {
+    fn run(self, writer: &mut Writer, subject: &Subject) -> Result<(WrittenCatalog, Totals, Vec<Dump>)> {
         let stop = Arc::new(AtomicBool::new(false));
         let source = open_source(self.input, self.known, self.started, self.options, stop.clone())?;
+        let verdicts = Verdicts::new(&self.options.expect, subject.kind, self.older);
+        let source = verdicts.watch(source);
         let catalog = CatalogWriter::new(writer, self.older);
         let mut run = Run { catalog, writer, known: self.known, totals: Totals::default(), progress: self.progress };
         run.work(source, self.options.slab_bytes, &self.options.interrupted, &stop)?;
@@ -194,7 +208,7 @@ impl Job<'_> {
         if totals.bytes == 0 && subject.kind == SourceKind::Stream && !self.options.allow_empty {
             return Err(Error::EmptyStream { name: subject.name.clone() });
         }
-        Ok((catalog.finish(writer)?, totals))
+        Ok((catalog.finish(writer)?, totals, verdicts.finish()))
     }
 }
 
@@ -227,9 +241,12 @@ fn find_parent(repository: &Repository, subject: &Subject, options: &BackupOptio
     if let Some(text) = &options.parent {
         return Ok(Some(repository.select(text, &SnapshotFilter::default())?.stored));
     }
-    let filter = SnapshotFilter { hosts: vec![options.host.clone()], names: vec![subject.name.clone()], tags: Vec::new() };
-    let fits = |stored: &Stored| filter.accepts(&stored.snapshot) && stored.snapshot.source == subject.kind;
-    Ok(repository.snapshots()?.0.into_iter().rfind(fits))
+    let filter = SnapshotFilter { hosts: vec![options.host.clone()], names: vec![subject.name.clone()], ..SnapshotFilter::default() };
+    let mut found = repository.snapshots()?.0;
+    found.retain(|stored| filter.accepts(&stored.snapshot) && stored.snapshot.source == subject.kind);
+    // An incomplete dump is compared with only if there is no better one.
+    let best = found.iter().rposition(|stored| stored.snapshot.is_good()).or(found.len().checked_sub(1));
+    Ok(best.map(|at| found.swap_remove(at)))
 }
 
 pub(super) fn is_same(written: &WrittenCatalog, older: &Snapshot) -> bool {

@@ -25,6 +25,8 @@ pub struct Filter {
     pub names: Vec<String>,
     /// A snapshot passes if it has all tags of any of these lists.
     pub tags: Vec<Vec<String>>,
+    /// `latest` may mean a snapshot of an incomplete dump.
+    pub include_incomplete: bool,
 }
 
 impl Filter {
@@ -120,6 +122,8 @@ impl Repository {
     }
 
     /// The snapshot that `latest`, `latest~2`, an id's beginning, or one of these with `:/a/path` behind it means.
+    ///
+    /// `latest` passes over dumps that are known to be incomplete, unless the filter includes them.
     pub fn select(&self, text: &str, filter: &Filter) -> Result<Selection> {
         let (which, path) = text.split_once(':').unwrap_or((text, ""));
         let path = path.trim_matches('/').as_bytes().to_vec();
@@ -139,16 +143,23 @@ impl Repository {
         };
         let (found, unreadable) = self.snapshots()?;
         let mut fitting: Vec<Stored> = found.into_iter().filter(|stored| filter.accepts(&stored.snapshot)).collect();
+        let all = fitting.len();
+        fitting.retain(|stored| filter.include_incomplete || stored.snapshot.is_good());
         let count = fitting.len();
         if back < count {
             return Ok(fitting.swap_remove(count - 1 - back));
         }
+        let passed_over = match all - count {
+            0 => String::new(),
+            1 => "; one with an incomplete dump is passed over, take it by its id or with --include-incomplete".into(),
+            more => format!("; {more} with incomplete dumps are passed over, take one by its id or with --include-incomplete"),
+        };
         let damaged =
             if unreadable.is_empty() { String::new() } else { format!("; {} more cannot be read, run snap check", unreadable.len()) };
         Err(Error::NotFound(match count {
-            0 => format!("No snapshot matches{damaged}"),
-            1 => format!("Only one snapshot matches{damaged}"),
-            _ => format!("Only {count} snapshots match{damaged}"),
+            0 => format!("No snapshot matches{passed_over}{damaged}"),
+            1 => format!("Only one snapshot matches{passed_over}{damaged}"),
+            _ => format!("Only {count} snapshots match{passed_over}{damaged}"),
         }))
     }
 
