@@ -75,6 +75,9 @@ struct Found {
 
 impl Found {
     fn push(&mut self, mut dump: Dump) {
+        // A longer one is cut: then it is not found again the next night, and the file is not judged until it changes.
+        let end = (0..=DUMP_PATH_BYTES_MAX.min(dump.path.len())).rev().find(|at| dump.path.is_char_boundary(*at));
+        dump.path.truncate(end.unwrap_or(0));
         dump.tables.truncate(SNAPSHOT_TABLES_MAX - self.tables);
         if self.dumps.len() >= SNAPSHOT_DUMPS_MAX {
             // Bad news matters most.
@@ -231,6 +234,9 @@ mod tests {
         assert_eq!(found.dumps.len(), SNAPSHOT_DUMPS_MAX);
         assert!(found.dumps.iter().all(|dump| dump.verdict == Verdict::Incomplete));
         (0..2000).for_each(|_| found.push(dump(Verdict::Incomplete)));
+        found = Found::default();
+        found.push(Dump { path: "ä".repeat(4096), ..Dump::default() });
+        assert_eq!(found.dumps[0].path.len(), 4096);
         let mut many = Found::default();
         (0..3).for_each(|_| many.push(Dump { tables: vec![Default::default(); 4000], ..Dump::default() }));
         assert_eq!(many.dumps.iter().map(|dump| dump.tables.len()).collect::<Vec<_>>(), [4000, 4000, 2000]);
