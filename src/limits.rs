@@ -81,10 +81,10 @@ pub const FETCH_BASES_BYTES: usize = 72 << 20;
 pub const FETCH_FRAMES: usize = 12;
 /// Footers of packs kept decoded, in chunks of their tables.
 pub const FOOTER_CACHE_CHUNKS: usize = 512 << 10;
-/// Chunks that this host's index is told of at once when it lacks segments.
-pub const INDEX_BATCH_CHUNKS: usize = 512 << 10;
 /// Chunks of broken frames that a repair looks for at a time.
 pub const SALVAGED_CHUNKS_MAX: usize = 1 << 20;
+/// Chunks that this host's index is told of at once when it lacks segments.
+pub const INDEX_BATCH_CHUNKS: usize = 512 << 10;
 /// Page cache of this host's index.
 pub const INDEX_CACHE_BYTES: usize = 24 << 20;
 /// Processes on one host that can have an index file of their own.

@@ -159,6 +159,11 @@ impl Locator {
         Ok(removed.is_ok().then_some(merged))
     }
 
+    /// Forgets what this host's index was told by segments that turned out to be wrong.
+    pub fn distrust_index(&self) {
+        self.start_over();
+    }
+
     fn start_over(&self) -> HashMap<ObjectName, Scope> {
         self.index().start_over();
         self.forget_packs()

@@ -127,6 +127,7 @@ impl Run<'_> {
     fn save(&mut self, packs: Vec<PackRecord>, replaces: Vec<ObjectName>) -> Result<()> {
         if self.mode == Mode::Act && !(packs.is_empty() && replaces.is_empty()) {
             self.report.segments_written += self.repository.save_segments(packs, replaces)?.len() as u64;
+            self.repository.locator()?.distrust_index();
         }
         Ok(())
     }
