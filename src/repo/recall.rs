@@ -1,6 +1,6 @@
-//! What this host remembers of snapshots, so that thousands of small files are not read from the store for every command.
+//! What this host remembers of snapshots and of reports, so that thousands of small files are not read from the store for every command.
 //!
-//! One file in the cache folder, sealed like what it holds. A snapshot's name is the hash of its bytes, so what is remembered under a
+//! One file each in the cache folder, sealed like what it holds. An object's name is the hash of its bytes, so what is remembered under a
 //! name stays true; which snapshots there are, only the store says. `check` reads the store.
 
 use std::collections::HashMap;
@@ -16,10 +16,10 @@ use crate::format::envelope::{HEADER_BYTES, Header, Kind};
 use crate::id::ObjectName;
 use crate::limits::*;
 
-/// The bodies of snapshots that were read, by name.
+/// The bodies of objects that were read, by name.
 pub type Bodies = HashMap<ObjectName, Vec<u8>>;
 
-/// What a host remembers.
+/// What a host remembers of one kind of object.
 #[derive(Default)]
 pub struct Remembered {
     plain: Vec<u8>,
@@ -44,13 +44,13 @@ impl Remembered {
 }
 
 /// What is remembered; nothing if there is no folder, or the file is not what was written.
-pub fn load(repository: &Repository) -> Remembered {
-    file(repository).and_then(|file| read(repository, &file)).unwrap_or_default()
+pub fn load(repository: &Repository, kind: Kind) -> Remembered {
+    file(repository, kind).and_then(|file| read(repository, kind, &file)).unwrap_or_default()
 }
 
 /// Remembers these and no others, the oldest first. Where that fails, they are read from the store again.
-pub fn store<'a>(repository: &Repository, bodies: impl Iterator<Item = (ObjectName, &'a [u8])>) {
-    let Some(file) = file(repository) else { return };
+pub fn store<'a>(repository: &Repository, kind: Kind, bodies: impl Iterator<Item = (ObjectName, &'a [u8])>) {
+    let Some(file) = file(repository, kind) else { return };
     let mut plain = Vec::new();
     for (name, body) in bodies {
         plain.put_bytes(&name.0);
@@ -60,7 +60,7 @@ pub fn store<'a>(repository: &Repository, bodies: impl Iterator<Item = (ObjectNa
     if plain.len() as u64 > RECALL_BYTES_MAX {
         return;
     }
-    let sealer = repository.sealer(Kind::Snapshot);
+    let sealer = repository.sealer(kind);
     let mut bytes = sealer.header().encode();
     bytes.extend(sealer.seal(&associated_data(sealer.header()), &plain));
     // Renamed into place, so that other processes see one or the other.
@@ -70,11 +70,12 @@ pub fn store<'a>(repository: &Repository, bodies: impl Iterator<Item = (ObjectNa
     }
 }
 
-fn file(repository: &Repository) -> Option<PathBuf> {
-    Some(repository.cache.as_ref()?.join(repository.id().hex()).join("snapshots"))
+fn file(repository: &Repository, kind: Kind) -> Option<PathBuf> {
+    let name = if kind == Kind::Report { "reports" } else { "snapshots" };
+    Some(repository.cache.as_ref()?.join(repository.id().hex()).join(name))
 }
 
-fn read(repository: &Repository, file: &Path) -> Option<Remembered> {
+fn read(repository: &Repository, kind: Kind, file: &Path) -> Option<Remembered> {
     let file = fs::File::open(file).ok()?;
     let len = file.metadata().ok()?.len();
     if len > RECALL_BYTES_MAX + 4096 {
@@ -83,10 +84,10 @@ fn read(repository: &Repository, file: &Path) -> Option<Remembered> {
     let mut bytes = Vec::with_capacity(len as usize + 1);
     file.take(len).read_to_end(&mut bytes).ok()?;
     let header = Header::decode(&mut Reader::new(bytes.get(..HEADER_BYTES)?)).ok()?;
-    if header.repository != repository.id() {
+    if header.repository != repository.id() || header.kind != kind {
         return None;
     }
-    let key = repository.keys().seal_key(Kind::Snapshot, &header.salt);
+    let key = repository.keys().seal_key(kind, &header.salt);
     let plain = key.open(&associated_data(&header), &bytes[HEADER_BYTES..])?;
     let mut reader = Reader::new(&plain);
     let mut entries = Vec::new();
@@ -111,7 +112,10 @@ fn replace(file: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Not that of any object in a store: neither can stand in for the other.
 fn associated_data(header: &Header) -> Vec<u8> {
-    let mut bytes = b"snap1 snapshots of a host".to_vec();
+    let mut bytes = match header.kind {
+        Kind::Report => b"snap1 reports of a host".to_vec(),
+        _ => b"snap1 snapshots of a host".to_vec(),
+    };
     bytes.put_bytes(&header.encode());
     bytes
 }

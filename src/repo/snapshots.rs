@@ -58,20 +58,20 @@ impl Repository {
 
     /// The same, but what this host remembers is not read again: for finding snapshots, not for judging them.
     pub fn snapshots_at_hand(&self) -> Result<(Vec<Stored>, Vec<Unreadable>)> {
-        let remembered = recall::load(self);
+        let remembered = recall::load(self, Kind::Snapshot);
         let (found, unreadable, read) = self.read_snapshots(&remembered)?;
         let there: HashSet<ObjectName> = found.iter().map(|stored| stored.id).collect();
         let gone = remembered.newest_first().filter(|(name, _)| !there.contains(name)).count();
         if read.len() + gone > worth_writing(&remembered) {
             let body = |id| read.get(id).map(Vec::as_slice).or_else(|| remembered.get(id));
-            recall::store(self, found.iter().filter_map(|stored| Some((stored.id, body(&stored.id)?))));
+            recall::store(self, Kind::Snapshot, found.iter().filter_map(|stored| Some((stored.id, body(&stored.id)?))));
         }
         Ok((found, unreadable))
     }
 
     /// The newest snapshot that fits, or the one `back` before it, if there are so many. No more are looked at than need be.
     pub fn newest(&self, mut back: usize, fits: impl Fn(&Stored) -> bool) -> Result<Option<Stored>> {
-        let remembered = recall::load(self);
+        let remembered = recall::load(self, Kind::Snapshot);
         let names = self.backend.list_names(Area::Snapshots)?;
         let there: HashSet<ObjectName> = names.iter().filter_map(|name| name.parse().ok()).collect();
         let others: Vec<SnapshotId> = there.iter().filter(|id| remembered.get(id).is_none()).copied().collect();
