@@ -46,6 +46,9 @@ pub enum Error {
     /// The captured command failed, so nothing was saved.
     #[error("{program} {outcome}, no snapshot was saved")]
     Command { program: String, outcome: String, stderr_tail: Vec<u8> },
+    /// It took longer than was allowed. Says what, and for how long.
+    #[error("{0}")]
+    TimedOut(String),
     /// The stream had no bytes.
     #[error("{name} is empty, no snapshot was saved")]
     EmptyStream { name: String },

@@ -25,12 +25,16 @@ pub fn snapshot(stored: &Stored) -> Value {
         "source": match snapshot.source {
             SourceKind::Stream => "stream",
             SourceKind::Tree => "tree",
+            SourceKind::Job => "job",
             SourceKind::Other => "other",
         },
         "complete": snapshot.is_complete(),
         "program_version": snapshot.program,
         "summary": summary,
     });
+    if !snapshot.parts.is_empty() {
+        value["parts"] = json!(snapshot.parts);
+    }
     if let Some(parent) = snapshot.parent {
         value["parent"] = json!(parent);
     }

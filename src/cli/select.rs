@@ -28,7 +28,7 @@ impl FilterArgs {
 
     pub fn filter(&self) -> SnapshotFilter {
         let tags = self.tag.iter().map(|list| tags(list)).filter(|tags| !tags.is_empty()).collect();
-        SnapshotFilter { hosts: self.host.clone(), names: self.name.clone(), tags }
+        SnapshotFilter { hosts: self.host.clone(), names: self.name.clone(), tags, ..SnapshotFilter::default() }
     }
 }
 

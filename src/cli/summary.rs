@@ -91,6 +91,7 @@ mod tests {
             parent: None,
             unchanged: false,
             totals,
+            parts: Vec::new(),
             cost: Default::default(),
             seconds: 2.9,
         }

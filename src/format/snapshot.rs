@@ -36,6 +36,8 @@ pub enum SourceKind {
     #[default]
     Stream,
     Tree,
+    /// Streams and trees of a job.
+    Job,
     /// A kind that this version does not know; its catalog reads like any other.
     #[serde(other)]
     Other,
@@ -70,6 +72,9 @@ pub struct Snapshot {
     pub original: Option<SnapshotId>,
     #[serde(default)]
     pub totals: Totals,
+    /// Of a job, what came of each source.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
     /// The program that wrote it.
     #[serde(default)]
     pub program: String,
@@ -80,6 +85,19 @@ pub struct Snapshot {
     /// What a repair cut out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repaired: Option<Repaired>,
+}
+
+/// One source of a job, in the order of its configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Part {
+    /// Of the stream, or the paths of files and folders with blanks between.
+    pub name: String,
+    pub bytes: u64,
+    pub files: u64,
+    /// What was expected of it and is not so, in sentences without a full stop.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unmet: Vec<String>,
 }
 
 /// The bytes of a snapshot from which a repair cut something: all that `snapshot` says of what is left, and everything else as it
@@ -140,9 +158,14 @@ impl Snapshot {
         }
     }
 
-    /// Whether all sources could be read.
+    /// Whether all sources could be read and are as was expected.
     pub fn is_complete(&self) -> bool {
-        self.totals.flawed == 0
+        self.totals.flawed == 0 && self.is_as_expected()
+    }
+
+    /// Whether no source lacks what was expected of it.
+    pub fn is_as_expected(&self) -> bool {
+        self.parts.iter().all(|part| part.unmet.is_empty())
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod known;
 mod run;
+mod several;
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -18,14 +19,15 @@ use jiff::Timestamp;
 use crate::compression::Level;
 use crate::error::{Error, Result, show};
 use crate::format::entry::{Entry, Meta, Time};
-use crate::format::snapshot::{Snapshot, SourceKind, Totals};
+use crate::format::snapshot::{Part, Snapshot, SourceKind, Totals};
 use crate::id::SnapshotId;
 use crate::limits::*;
 use crate::progress::{Progress, Stage};
 use crate::repo::{CatalogWriter, Cost, Reliance, Repository, SnapshotFilter, Stored, Writer, WriterOptions, WrittenCatalog};
-use crate::source::{CommandLine, CommandSource, Filter, Source, StderrSink, StreamSource, TreeOptions, TreeSource};
+use crate::source::{CommandLine, CommandSource, Filter, Source, StderrSink, StreamSource, Tally, TreeOptions, TreeSource};
 pub(super) use known::Known;
 pub(super) use run::Run;
+pub use several::{Member, MemberInput, OpenStream};
 
 /// What to back up.
 pub enum Input {
@@ -37,6 +39,8 @@ pub enum Input {
     Command { name: String, line: CommandLine, stderr: StderrSink },
     /// Files and folders.
     Tree { roots: Vec<PathBuf>, filter: Filter, one_file_system: bool },
+    /// Streams and trees that make one snapshot together, or none.
+    Several(Vec<Member>),
 }
 
 /// How to back up.
@@ -96,6 +100,8 @@ pub struct BackupReport {
     /// The catalog is the same as the parent's.
     pub unchanged: bool,
     pub totals: Totals,
+    /// Of several sources, what came of each, and how many seconds each took.
+    pub parts: Vec<(Part, f64)>,
     pub cost: Cost,
     pub seconds: f64,
 }
@@ -111,10 +117,11 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
     let mut writer = Writer::start(repository, writer_options)?;
     progress.stage(Stage::BackingUp, None, None);
 
-    let known = Known::new(repository, writer.stock().clone(), parent.as_ref(), subject.kind, options.force)?;
+    let known = Known::new(repository, writer.stock().clone(), parent.as_ref(), subject.wanted(), options.force)?;
     let older = parent.as_ref().map(|parent| &parent.snapshot);
+    let expected = several::expectations(&input);
     let job = Job { input, known: &known, started, options, older, progress };
-    let (written, mut totals) = match job.run(&mut writer, &subject) {
+    let (written, mut totals, tallies) = match job.run(&mut writer, &subject) {
         Ok(done) => done,
         // A thread that failed hangs up on the others: its own reason is the one to tell.
         Err(error) => return Err(writer.first_failure(error)),
@@ -129,6 +136,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         parent: parent.as_ref().map(|parent| parent.id),
         unchanged,
         totals,
+        parts: several::judge(repository, &expected, &tallies, &subject.filter(options))?,
         cost,
         seconds: begun.elapsed().as_secs_f64(),
     };
@@ -149,6 +157,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         parent: report.parent,
         original: None,
         totals: report.totals.clone(),
+        parts: report.parts.iter().map(|(part, _)| part.clone()).collect(),
         program: concat!("snap ", env!("CARGO_PKG_VERSION")).into(),
         catalog,
         catalog_len,
@@ -184,9 +193,9 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn run(self, writer: &mut Writer, subject: &Subject) -> Result<(WrittenCatalog, Totals)> {
+    fn run(self, writer: &mut Writer, subject: &Subject) -> Result<(WrittenCatalog, Totals, Vec<Tally>)> {
         let stop = Arc::new(AtomicBool::new(false));
-        let source = open_source(self.input, self.known, self.started, self.options, stop.clone())?;
+        let (source, tallies) = open_source(self.input, self.known, self.started, self.options, stop.clone())?;
         let catalog = CatalogWriter::new(writer, self.older);
         let mut run = Run { catalog, writer, known: self.known, totals: Totals::default(), progress: self.progress };
         run.work(source, self.options.slab_bytes, &self.options.interrupted, &stop)?;
@@ -194,7 +203,8 @@ impl Job<'_> {
         if totals.bytes == 0 && subject.kind == SourceKind::Stream && !self.options.allow_empty {
             return Err(Error::EmptyStream { name: subject.name.clone() });
         }
-        Ok((catalog.finish(writer)?, totals))
+        let tallies = tallies.map(|tallies| std::mem::take(&mut *tallies.lock().expect("nobody else is left")));
+        Ok((catalog.finish(writer)?, totals, tallies.unwrap_or_default()))
     }
 }
 
@@ -203,33 +213,64 @@ struct Subject {
     name: String,
     kind: SourceKind,
     paths: Vec<String>,
+    /// Paths of several streams.
+    streams: Vec<Vec<u8>>,
 }
 
 impl Subject {
     fn of(input: &Input, options: &BackupOptions) -> Self {
+        let mut streams = Vec::new();
         let (default, kind, paths) = match input {
             Input::Descriptor { name, .. } | Input::Reader { name, .. } | Input::Command { name, .. } => {
                 (name.clone(), SourceKind::Stream, vec![name.clone()])
             }
             Input::Tree { roots, .. } => {
-                let mut paths: Vec<String> =
-                    roots.iter().map(|root| show(&std::path::absolute(root).unwrap_or_else(|_| root.clone()))).collect();
-                paths.sort();
-                paths.dedup();
+                let paths = shown_roots(roots);
                 (paths.join(" "), SourceKind::Tree, paths)
             }
+            Input::Several(members) => {
+                streams.extend(members.iter().filter_map(Member::stream));
+                let mut paths: Vec<String> = members.iter().flat_map(Member::paths).collect();
+                paths.sort();
+                (paths.join(" "), SourceKind::Job, paths)
+            }
         };
-        Self { name: options.name.clone().unwrap_or(default), kind, paths }
+        Self { name: options.name.clone().unwrap_or(default), kind, paths, streams }
     }
+
+    /// What an older snapshot is asked for.
+    fn wanted(&self) -> known::Wanted<'_> {
+        match self.kind {
+            SourceKind::Stream => known::Wanted::OnlyStream,
+            _ => known::Wanted::Paths { streams: &self.streams },
+        }
+    }
+
+    /// Lets snapshots of the same pass.
+    fn filter(&self, options: &BackupOptions) -> SnapshotFilter {
+        SnapshotFilter {
+            hosts: vec![options.host.clone()],
+            names: vec![self.name.clone()],
+            kind: Some(self.kind),
+            ..SnapshotFilter::default()
+        }
+    }
+}
+
+/// Paths for people, each once.
+fn shown_roots(roots: &[PathBuf]) -> Vec<String> {
+    let mut paths: Vec<String> = roots.iter().map(|root| show(&std::path::absolute(root).unwrap_or_else(|_| root.clone()))).collect();
+    paths.sort();
+    paths.dedup();
+    paths
 }
 
 fn find_parent(repository: &Repository, subject: &Subject, options: &BackupOptions) -> Result<Option<Stored>> {
     if let Some(text) = &options.parent {
         return Ok(Some(repository.select(text, &SnapshotFilter::default())?.stored));
     }
-    let filter = SnapshotFilter { hosts: vec![options.host.clone()], names: vec![subject.name.clone()], tags: Vec::new() };
-    let fits = |stored: &Stored| filter.accepts(&stored.snapshot) && stored.snapshot.source == subject.kind;
-    repository.newest(0, fits)
+    let filter = subject.filter(options);
+    repository.newest(0, |stored| filter.accepts(&stored.snapshot))
 }
 
 pub(super) fn is_same(written: &WrittenCatalog, older: &Snapshot) -> bool {
@@ -242,9 +283,9 @@ fn open_source(
     started: Timestamp,
     options: &BackupOptions,
     stop: Arc<AtomicBool>,
-) -> Result<Box<dyn Source>> {
+) -> Result<(Box<dyn Source>, Option<several::Tallies>)> {
     let meta = || stream_meta(options.time.unwrap_or(started));
-    Ok(match input {
+    let source: Box<dyn Source> = match input {
         Input::Descriptor { name, descriptor } => Box::new(StreamSource::from_fd(stream_path(&name)?, descriptor, meta(), stop)),
         Input::Reader { name, reader } => Box::new(StreamSource::new(stream_path(&name)?, reader, meta())),
         Input::Command { name, line, stderr } => Box::new(CommandSource::new(stream_path(&name)?, meta(), line, stderr, stop)),
@@ -253,7 +294,13 @@ fn open_source(
             let lookup = Box::new(move |entry: &Entry, size| known.unchanged(entry, size));
             Box::new(TreeSource::new(roots, TreeOptions { filter, one_file_system, ..TreeOptions::default() }, lookup, stop)?)
         }
-    })
+        Input::Several(members) => {
+            let source = several::open(members, known, &meta(), options, stop)?;
+            let tallies = source.tallies();
+            return Ok((Box::new(source), Some(tallies)));
+        }
+    };
+    Ok((source, None))
 }
 
 fn stream_meta(time: Timestamp) -> Meta {

@@ -14,5 +14,6 @@ pub mod keys;
 pub mod receipt;
 pub mod repair;
 pub mod restore;
+pub mod run;
 pub mod stats;
 pub mod tag;

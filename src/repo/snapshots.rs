@@ -9,7 +9,7 @@ use super::recall::{self, Bodies, Remembered};
 use crate::backend::{Area, Place};
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::envelope::Kind;
-use crate::format::snapshot::{Snapshot, Substitute, with_tags};
+use crate::format::snapshot::{Snapshot, SourceKind, Substitute, with_tags};
 use crate::id::{ObjectName, SnapshotId};
 use crate::limits::*;
 
@@ -30,6 +30,8 @@ pub struct Filter {
     pub names: Vec<String>,
     /// A snapshot passes if it has all tags of any of these lists.
     pub tags: Vec<Vec<String>>,
+    /// Only those of such sources.
+    pub kind: Option<SourceKind>,
 }
 
 impl Filter {
@@ -38,6 +40,7 @@ impl Filter {
         (self.hosts.is_empty() || self.hosts.contains(&snapshot.host))
             && (self.names.is_empty() || self.names.contains(&snapshot.name))
             && (self.tags.is_empty() || self.tags.iter().any(tagged))
+            && self.kind.is_none_or(|kind| kind == snapshot.source)
     }
 }
 

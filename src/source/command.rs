@@ -5,10 +5,11 @@
 //! environment. Its stream counts only when it exits with success, which is known only after the last byte: a failure is the
 //! error of the last `fill`, and the backup must save nothing before it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -16,9 +17,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use zeroize::Zeroizing;
 
 use super::stream::POLL_INTERVAL;
-use super::{More, Slab, Source, StreamSource};
+use super::{More, Patience, Slab, Source, StreamSource};
 use crate::error::{Error, Result, show_bytes};
 use crate::format::entry::Meta;
 use crate::limits::*;
@@ -36,6 +38,18 @@ pub struct CommandLine {
     pub args: Vec<OsString>,
 }
 
+/// Gives variables whose values are secrets. Asked once, just before the command is started.
+pub type SecretVariables = Box<dyn FnOnce() -> Result<Vec<(String, Zeroizing<Vec<u8>>)>> + Send>;
+
+/// What a command gets besides its line, and how long we wait for it.
+#[derive(Default)]
+pub struct Setting {
+    /// Set beside what is inherited.
+    pub variables: Vec<(String, String)>,
+    pub secrets: Option<SecretVariables>,
+    pub patience: Patience,
+}
+
 /// Gets what the command writes to its standard error, as it comes. Called from a thread of its own.
 pub type StderrSink = Box<dyn FnMut(&[u8]) + Send>;
 
@@ -46,63 +60,96 @@ pub struct CommandSource {
     /// Until the command is started.
     waiting: Option<(Vec<u8>, Meta, StderrSink)>,
     line: CommandLine,
+    setting: Setting,
     interrupted: Arc<AtomicBool>,
-    running: Option<Running>,
+    running: Option<(Running, StreamSource)>,
 }
 
 impl CommandSource {
     /// The command's output as an entry `name`, which stops soon after `interrupted` becomes true.
     pub fn new(name: Vec<u8>, meta: Meta, line: CommandLine, stderr: StderrSink, interrupted: Arc<AtomicBool>) -> Self {
-        Self { waiting: Some((name, meta, stderr)), line, interrupted, running: None }
+        Self { waiting: Some((name, meta, stderr)), line, setting: Setting::default(), interrupted, running: None }
     }
 
-    fn failure(&self, outcome: String, stderr_tail: Vec<u8>) -> Error {
-        Error::Command { program: show_bytes(self.line.program.as_bytes()), outcome, stderr_tail }
+    /// The same with variables of its own, and an end to our patience.
+    pub fn with_setting(self, setting: Setting) -> Self {
+        Self { setting, ..self }
     }
 
-    /// Waits for the end of a command whose output ended, and judges it.
-    fn finish(&mut self, mut running: Running) -> Result<()> {
-        let status = running.wait(&self.interrupted)?;
-        let stderr_tail = running.stderr.finish();
-        running.is_successful = status.success();
-        match running.is_successful {
-            true => Ok(()),
-            false => Err(self.failure(describe(status), stderr_tail)),
-        }
+    fn start(&mut self, name: Vec<u8>, meta: Meta, stderr: StderrSink) -> Result<(Running, StreamSource)> {
+        let patience = self.setting.patience;
+        let mut command = prepare(&self.line, &mut self.setting)?;
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| not_started(&self.line, &error))?;
+        let stdout = child.stdout.take().expect("standard output is piped");
+        // A large pipe saves switches between the two processes; a small one works too.
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
+        let stderr = StderrCopy::start(child.stderr.take().expect("standard error is piped").into(), stderr);
+        let output = StreamSource::from_fd(name, stdout.into(), meta, self.interrupted.clone()).with_patience(patience);
+        Ok((Running { child, stderr, is_over: false }, output))
     }
 }
 
 impl Source for CommandSource {
     fn fill(&mut self, slab: &mut Slab) -> Result<More> {
         if let Some((name, meta, stderr)) = self.waiting.take() {
-            let variables = std::env::vars_os().map(|(name, _)| name);
-            let mut child = command(&self.line, variables)
-                .spawn()
-                .map_err(|error| self.failure(format!("could not be started: {error}"), Vec::new()))?;
-            let stdout = child.stdout.take().expect("standard output is piped");
-            // A large pipe saves switches between the two processes; a small one works too.
-            let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
-            let stderr = StderrCopy::start(child.stderr.take().expect("standard error is piped"), stderr);
-            let output = StreamSource::from_fd(name, stdout.into(), meta, self.interrupted.clone());
-            self.running = Some(Running { child, output, stderr, is_successful: false });
+            self.running = Some(self.start(name, meta, stderr)?);
         }
-        let Some(mut running) = self.running.take() else { return Ok(More::No) };
-        match running.output.fill(slab)? {
-            More::Yes => self.running = Some(running),
-            More::No => {
-                self.finish(running)?;
-                return Ok(More::No);
+        let Some((running, mut output)) = self.running.take() else { return Ok(More::No) };
+        match output.fill(slab) {
+            Ok(More::Yes) => {
+                self.running = Some((running, output));
+                Ok(More::Yes)
             }
+            Ok(More::No) => {
+                running.finish(&self.line, &self.interrupted, &self.setting.patience)?;
+                Ok(More::No)
+            }
+            Err(Error::TimedOut(outcome)) => Err(running.give_up(&self.line, outcome)),
+            Err(error) => Err(error),
         }
-        Ok(More::Yes)
     }
+}
+
+/// Runs a command that is there for what it does. What it says, on both of its outputs, goes to `said`.
+pub fn run_command(line: &CommandLine, mut setting: Setting, said: StderrSink, interrupted: &AtomicBool) -> Result<()> {
+    let patience = setting.patience;
+    let mut command = prepare(line, &mut setting)?;
+    let no_pipe = |error| Error::file("make", "a pipe", error);
+    let (reader, writer) = std::io::pipe().map_err(no_pipe)?;
+    command.stdout(writer.try_clone().map_err(no_pipe)?).stderr(writer);
+    let child = command.spawn().map_err(|error| not_started(line, &error))?;
+    // It holds the writing ends, too.
+    drop(command);
+    Running { child, stderr: StderrCopy::start(reader.into(), said), is_over: false }.finish(line, interrupted, &patience)
+}
+
+/// The command with all its variables, but for its outputs.
+fn prepare(line: &CommandLine, setting: &mut Setting) -> Result<Command> {
+    let inherited = std::env::vars_os().map(|(name, _)| name);
+    let mut command = command(line, inherited);
+    command.envs(setting.variables.drain(..));
+    if let Some(secrets) = setting.secrets.take() {
+        for (name, value) in secrets()? {
+            command.env(name, OsStr::from_bytes(&value));
+        }
+    }
+    Ok(command)
+}
+
+fn not_started(line: &CommandLine, error: &std::io::Error) -> Error {
+    failure(line, format!("could not be started: {error}"), Vec::new())
+}
+
+fn failure(line: &CommandLine, outcome: String, stderr_tail: Vec<u8>) -> Error {
+    Error::Command { program: show_bytes(line.program.as_bytes()), outcome, stderr_tail }
 }
 
 /// The command without our secrets among the variables it inherits.
 fn command(line: &CommandLine, variables: impl Iterator<Item = OsString>) -> Command {
     let mut command = Command::new(&line.program);
     command.args(&line.args).process_group(0);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(Stdio::null());
     let is_secret = |name: &OsString| SECRET_PREFIXES.iter().any(|prefix| name.as_bytes().starts_with(prefix));
     for name in variables.filter(is_secret) {
         command.env_remove(name);
@@ -148,20 +195,45 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 /// A started command.
 struct Running {
     child: Child,
-    output: StreamSource,
     stderr: StderrCopy,
-    is_successful: bool,
+    /// Nothing is left to be ended.
+    is_over: bool,
 }
 
 impl Running {
-    fn wait(&mut self, interrupted: &AtomicBool) -> Result<ExitStatus> {
+    /// Waits for the end of a command, and judges it.
+    fn finish(mut self, line: &CommandLine, interrupted: &AtomicBool, patience: &Patience) -> Result<()> {
+        let status = match self.wait(interrupted, patience) {
+            Err(Error::TimedOut(outcome)) => return Err(self.give_up(line, outcome)),
+            status => status?,
+        };
+        let stderr_tail = self.stderr.finish();
+        self.is_over = status.success();
+        match status.success() {
+            true => Ok(()),
+            false => Err(failure(line, describe(status), stderr_tail)),
+        }
+    }
+
+    /// Ends a command that took too long.
+    fn give_up(mut self, line: &CommandLine, outcome: String) -> Error {
+        self.end();
+        let stderr_tail = self.stderr.finish();
+        failure(line, outcome, stderr_tail)
+    }
+
+    fn wait(&mut self, interrupted: &AtomicBool, patience: &Patience) -> Result<ExitStatus> {
+        let since = Instant::now();
         let mut pause = Duration::from_millis(1);
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => return Ok(status),
                 Ok(None) if interrupted.load(Ordering::Relaxed) => return Err(Error::Interrupted),
                 // It closed its output and goes on for a while.
-                Ok(None) => std::thread::sleep(pause),
+                Ok(None) => {
+                    patience.check(since)?;
+                    std::thread::sleep(pause);
+                }
                 Err(error) => return Err(Error::file("wait for", "the command", error)),
             }
             pause = (pause * 2).min(Duration::from_millis(50));
@@ -170,6 +242,7 @@ impl Running {
 
     /// Ends the command and its descendants, kindly at first.
     fn end(&mut self) {
+        self.is_over = true;
         let group = Pid::from_child(&self.child);
         let _ = kill_process_group(group, Signal::TERM);
         // A stopped process would sleep through the other one.
@@ -190,7 +263,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if !self.is_successful {
+        if !self.is_over {
             self.end();
             self.stderr.finish();
         }
@@ -204,7 +277,7 @@ struct StderrCopy {
 }
 
 impl StderrCopy {
-    fn start(pipe: ChildStderr, sink: StderrSink) -> Self {
+    fn start(pipe: OwnedFd, sink: StderrSink) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let seen = is_over.clone();
         Self { thread: Some(std::thread::spawn(move || copy_stderr(pipe, sink, &seen))), is_over }
@@ -218,7 +291,7 @@ impl StderrCopy {
 }
 
 /// Copies until the pipe ends, or, when descendants of the finished command keep it open, until what it held is read.
-fn copy_stderr(pipe: ChildStderr, mut sink: StderrSink, is_over: &AtomicBool) -> Vec<u8> {
+fn copy_stderr(pipe: OwnedFd, mut sink: StderrSink, is_over: &AtomicBool) -> Vec<u8> {
     let mut tail = Vec::new();
     let mut buffer = vec![0; 16 << 10];
     // More than a pipe holds, so that a chatty descendant cannot keep us here.
@@ -355,5 +428,90 @@ mod tests {
             removed,
             ["SNAP_FROM_KEY_FILE", "SNAP_KEY_FILE", "SNAP_NEW_PASSWORD", "SNAP_PASSWORD", "SNAP_PASSWORD_FILE"].map(|name| (name, None))
         );
+    }
+
+    fn patient(script: &str, setting: Setting) -> Result<Vec<Found>> {
+        drain(&mut shell(script).0.with_setting(setting), 4096)
+    }
+
+    #[test]
+    fn patience_has_an_end() {
+        let time = Duration::from_secs(2);
+        let stall = || Patience { stall: Some(time), until: None };
+        let until = || Patience { until: Some((Instant::now() + time, time)), stall: None };
+        for (script, patience, expected) in [
+            ("echo no space left >&2; seq 1 10; sleep 60", stall(), "sh said nothing for 2 s (stall timeout), and was stopped"),
+            ("echo no space left >&2; exec >&-; sleep 60", stall(), "sh said nothing for 2 s (stall timeout), and was stopped"),
+            (
+                "echo no space left >&2; while :; do echo x; sleep 0.05; done",
+                until(),
+                "sh had not ended after 2 s (timeout), and was stopped",
+            ),
+        ] {
+            let patience = if patience.until.is_some() { until() } else { patience };
+            let error = patient(script, Setting { patience, ..Setting::default() }).unwrap_err();
+            assert!(error.to_string().starts_with(expected), "{script}: {error}");
+            let Error::Command { stderr_tail, .. } = error else { panic!() };
+            assert_eq!(stderr_tail, b"no space left\n", "{script}");
+        }
+        // Slow, but it goes on.
+        let slow = Patience { stall: Some(Duration::from_secs(20)), until: None };
+        assert_eq!(patient("echo a; sleep 0.3; echo b", Setting { patience: slow, ..Setting::default() }).unwrap()[0].bytes, b"a\nb\n");
+    }
+
+    #[test]
+    fn a_command_that_took_too_long_is_ended_with_its_descendants() {
+        let pid = tempfile::NamedTempFile::new().unwrap();
+        let script = format!("trap '' TERM; sleep 60 & echo $! > {}; wait; sleep 60", pid.path().display());
+        let patience = Patience { stall: Some(Duration::from_secs(2)), until: None };
+        patient(&script, Setting { patience, ..Setting::default() }).unwrap_err();
+        assert!(!is_alive(&std::fs::read_to_string(pid.path()).unwrap()));
+    }
+
+    #[test]
+    fn variables_are_set_and_secrets_fetched_at_the_start() {
+        let fetched = Arc::new(AtomicBool::new(false));
+        let seen = fetched.clone();
+        let secrets: SecretVariables = Box::new(move || {
+            seen.store(true, Ordering::SeqCst);
+            Ok(vec![("PGPASSWORD".into(), Zeroizing::new(b"x y\xff".to_vec()))])
+        });
+        let setting = Setting { variables: vec![("PGHOST".into(), "db".into())], secrets: Some(secrets), ..Setting::default() };
+        let (source, _, _) = shell("printf '%s %s' \"$PGHOST\" \"$PGPASSWORD\"");
+        let mut source = source.with_setting(setting);
+        assert!(!fetched.load(Ordering::SeqCst));
+        assert_eq!(drain(&mut source, 64).unwrap()[0].bytes, b"db x y\xff");
+        // What cannot be fetched keeps it from being started.
+        let secrets: SecretVariables = Box::new(|| Err(Error::NotFound("no such secret".into())));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let script = format!("echo started > {}", file.path().display());
+        let error = patient(&script, Setting { secrets: Some(secrets), ..Setting::default() }).unwrap_err();
+        assert!(error.to_string() == "no such secret" && std::fs::read(file.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_command_without_a_stream_is_waited_for_and_its_children_are_not() {
+        let run = |script: &str, patience| {
+            let said = Arc::new(Mutex::new(Vec::new()));
+            let to = said.clone();
+            let line = CommandLine { program: "sh".into(), args: vec!["-c".into(), script.into()] };
+            let sink = Box::new(move |bytes: &[u8]| to.lock().unwrap().extend_from_slice(bytes));
+            let result = run_command(&line, Setting { patience, ..Setting::default() }, sink, &AtomicBool::new(false));
+            (result, std::mem::take(&mut *said.lock().unwrap()))
+        };
+        let (result, said) = run("echo out; echo err >&2; sleep 60 & echo $!", Patience::default());
+        result.unwrap();
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.starts_with("out\nerr\n"));
+        let pid = said.lines().last().unwrap();
+        assert!(is_alive(pid));
+        let _ = Command::new("kill").arg(pid).status();
+        let (result, _) = run("echo bad >&2; exit 7", Patience::default());
+        assert!(
+            matches!(result, Err(Error::Command { outcome, stderr_tail, .. }) if outcome == "exited with code 7" && stderr_tail == b"bad\n")
+        );
+        let total = Duration::from_millis(1500);
+        let (result, _) = run("sleep 60", Patience { until: Some((Instant::now() + total, total)), stall: None });
+        assert!(matches!(result, Err(Error::Command { outcome, .. }) if outcome.starts_with("had not ended after 1.5 s")));
     }
 }

@@ -11,6 +11,7 @@ mod folder;
 mod links;
 mod patterns;
 mod roots;
+mod several;
 mod stat;
 mod stream;
 #[cfg(test)]
@@ -22,10 +23,11 @@ mod xattrs;
 
 use std::ops::Range;
 
-pub use command::{CommandLine, CommandSource, SECRET_PREFIXES, StderrSink};
+pub use command::{CommandLine, CommandSource, SECRET_PREFIXES, SecretVariables, Setting, StderrSink, run_command};
 pub use filter::{Filter, FilterRules};
 pub use patterns::{Case, Includes, Names, parse_exclude_file};
-pub use stream::{StreamSource, stream_meta};
+pub use several::{Member, MemberSource, SeveralSource, Tally};
+pub use stream::{Patience, StreamSource, span, stream_meta};
 pub use tree::{TreeOptions, TreeSource};
 
 use crate::error;

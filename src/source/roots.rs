@@ -46,6 +46,10 @@ pub(super) struct Base {
 }
 
 impl Base {
+    pub fn is_absolute(&self) -> bool {
+        self.is_absolute
+    }
+
     /// Where a stored path is found in the file system.
     pub fn place(&self, path: &[u8]) -> PathBuf {
         let mut place = if self.is_absolute { b"/".to_vec() } else { Vec::new() };

@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -33,7 +34,39 @@ pub struct StreamSource {
 
 enum Input {
     Reader(Box<dyn Read + Send>),
-    Fd { fd: OwnedFd, interrupted: Arc<AtomicBool> },
+    Fd { fd: OwnedFd, interrupted: Arc<AtomicBool>, patience: Patience },
+}
+
+/// How long something may take, and how long it may say nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Patience {
+    /// When it must have ended, and how long that was from the beginning.
+    pub until: Option<(Instant, Duration)>,
+    /// The longest wait for bytes. What we ourselves need to work on them does not count.
+    pub stall: Option<Duration>,
+}
+
+impl Patience {
+    /// Fails when a wait that began at `since` has lasted long enough. The error is the rest of a sentence.
+    pub(super) fn check(&self, since: Instant) -> Result<()> {
+        if let Some((_, total)) = self.until.filter(|(end, _)| Instant::now() >= *end) {
+            return Err(Error::TimedOut(format!("had not ended after {} (timeout), and was stopped", span(total))));
+        }
+        match self.stall.filter(|stall| since.elapsed() >= *stall) {
+            Some(stall) => Err(Error::TimedOut(format!("said nothing for {} (stall timeout), and was stopped", span(stall)))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A time as somebody would write it.
+pub fn span(time: Duration) -> String {
+    match time.as_secs() {
+        seconds if time.subsec_nanos() > 0 => format!("{} s", seconds as f64 + f64::from(time.subsec_millis()) / 1000.0),
+        seconds if seconds > 0 && seconds % 3600 == 0 => format!("{} h", seconds / 3600),
+        seconds if seconds > 0 && seconds % 60 == 0 => format!("{} min", seconds / 60),
+        seconds => format!("{seconds} s"),
+    }
 }
 
 /// Metadata of a stream saved at `time`: private to the user who runs this process.
@@ -51,7 +84,15 @@ impl StreamSource {
 
     /// A stream out of a pipe, terminal, socket or file, which stops soon after `interrupted` becomes true.
     pub fn from_fd(name: Vec<u8>, fd: OwnedFd, meta: Meta, interrupted: Arc<AtomicBool>) -> Self {
-        Self::with(name, meta, Input::Fd { fd, interrupted })
+        Self::with(name, meta, Input::Fd { fd, interrupted, patience: Patience::default() })
+    }
+
+    /// The same, but it does not wait for ever.
+    pub fn with_patience(mut self, given: Patience) -> Self {
+        if let Input::Fd { patience, .. } = &mut self.input {
+            *patience = given;
+        }
+        self
     }
 
     fn with(name: Vec<u8>, meta: Meta, input: Input) -> Self {
@@ -69,8 +110,8 @@ impl Source for StreamSource {
         while slab.room() > 0 {
             let count = match &mut self.input {
                 Input::Reader(reader) => slab.read_from(usize::MAX, |bytes| reader.read(bytes)),
-                Input::Fd { fd, interrupted } => {
-                    wait_until_readable(rustix::fd::AsFd::as_fd(fd), interrupted)?;
+                Input::Fd { fd, interrupted, patience } => {
+                    wait_until_readable(rustix::fd::AsFd::as_fd(fd), interrupted, patience)?;
                     slab.read_from(usize::MAX, |bytes| Ok(rustix::io::read(fd, bytes)?))
                 }
             };
@@ -89,14 +130,15 @@ impl Source for StreamSource {
     }
 }
 
-/// Returns when a read would not block, be it for bytes, the end or an error, or with [`Error::Interrupted`].
-fn wait_until_readable(fd: BorrowedFd, interrupted: &AtomicBool) -> Result<()> {
+/// Returns when a read would not block, be it for bytes, the end or an error; or with [`Error::Interrupted`] or [`Error::TimedOut`].
+fn wait_until_readable(fd: BorrowedFd, interrupted: &AtomicBool, patience: &Patience) -> Result<()> {
+    let since = Instant::now();
     loop {
         if interrupted.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
         match rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&POLL_INTERVAL)) {
-            Ok(0) | Err(Errno::INTR) => {}
+            Ok(0) | Err(Errno::INTR) => patience.check(since)?,
             // An error of poll itself shows again, with its name, in the read.
             Ok(_) | Err(_) => return Ok(()),
         }

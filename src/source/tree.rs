@@ -94,16 +94,27 @@ impl TreeSource {
     ///
     /// The walk stops soon after `interrupted` becomes true.
     pub fn new(roots: Vec<PathBuf>, options: TreeOptions, lookup: Lookup, interrupted: Arc<AtomicBool>) -> Result<Self> {
-        let Roots { base, mut list, devices, problems } = Roots::new(&roots)?;
+        Ok(Self::from_roots(Roots::new(&roots)?, Vec::new(), options, lookup, interrupted))
+    }
+
+    /// A walk from roots that are sorted out. The folders above `root_before` stand in the catalog already.
+    pub(super) fn from_roots(
+        roots: Roots,
+        root_before: Vec<u8>,
+        options: TreeOptions,
+        lookup: Lookup,
+        interrupted: Arc<AtomicBool>,
+    ) -> Self {
+        let Roots { base, mut list, devices, problems } = roots;
         list.reverse();
-        Ok(Self {
+        Self {
             options,
             lookup,
             interrupted,
             base,
             devices,
             roots: list,
-            root_before: Vec::new(),
+            root_before,
             problems,
             stack: Stack::default(),
             path: Vec::new(),
@@ -113,7 +124,7 @@ impl TreeSource {
             xattrs: XattrReader::new(),
             listing: Vec::new(),
             uid: rustix::process::geteuid().as_raw(),
-        })
+        }
     }
 
     /// Visits the next name, wherever that is.

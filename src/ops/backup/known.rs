@@ -24,6 +24,14 @@ pub struct Known {
     older: Mutex<HashMap<Vec<u8>, Older>>,
 }
 
+/// What of the parent is of use.
+pub enum Wanted<'a> {
+    /// The one entry of a stream, whatever it was called then.
+    OnlyStream,
+    /// What lies at the same paths; streams are named, files are asked for as they are met.
+    Paths { streams: &'a [Vec<u8>] },
+}
+
 /// What a path's content was.
 pub struct Older {
     recipe: Recipe,
@@ -37,17 +45,21 @@ struct ParentEntries {
 }
 
 impl Known {
-    pub fn new(repository: &Repository, stock: Arc<Stock>, parent: Option<&Stored>, kind: SourceKind, force: bool) -> Result<Arc<Self>> {
+    pub fn new(repository: &Repository, stock: Arc<Stock>, parent: Option<&Stored>, wanted: Wanted, force: bool) -> Result<Arc<Self>> {
         let mut older = HashMap::new();
         let mut entries = None;
         if let Some(parent) = parent {
             let mut catalog = CatalogReader::open(repository, &parent.snapshot)?;
-            match kind {
-                // The one entry of a stream; found whatever it was called then.
-                SourceKind::Stream => {
+            match wanted {
+                Wanted::OnlyStream => {
                     older.extend(catalog.next().and_then(Result::ok).and_then(|entry| Some((Vec::new(), Older::of(&entry)?))))
                 }
-                _ => entries = Some(Mutex::new(ParentEntries { catalog: catalog.peekable() })),
+                Wanted::Paths { streams } => {
+                    for path in streams {
+                        older.extend(entry_at(repository, parent, path)?.and_then(|entry| Some((path.clone(), Older::of(&entry)?))));
+                    }
+                    entries = Some(Mutex::new(ParentEntries { catalog: catalog.peekable() }));
+                }
             }
         }
         // The coarsest clock of a file system in use (FAT) ticks every two seconds.
@@ -115,6 +127,12 @@ impl Known {
         let mut older = self.older.lock().expect("no panic holds it");
         older.remove(path).or_else(|| older.remove(&[][..]))
     }
+}
+
+/// The parent's entry of a path. A damaged parent only costs time.
+fn entry_at(repository: &Repository, parent: &Stored, path: &[u8]) -> Result<Option<Entry>> {
+    let catalog = CatalogReader::open_at(repository, &parent.snapshot, path)?;
+    Ok(ParentEntries { catalog: catalog.peekable() }.find(path))
 }
 
 impl ParentEntries {

@@ -1,0 +1,498 @@
+//! Run: a job as it is configured, from its first hook to the report that stays.
+//!
+//! ```text
+//! lock -> before -> backup (all sources, or nothing) -> after -> verify -> forget -> prune -> on_success | on_failure -> report
+//! ```
+//!
+//! Whatever goes wrong, a run ends with a report. What fails before the snapshot is there fails the run, and nothing is published; what
+//! fails behind it is told, and makes the run partial. Where the snapshot is not what was expected of it, nothing is forgotten either.
+
+mod hooks;
+mod lock;
+mod members;
+mod preview;
+mod said;
+mod verify;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use zeroize::Zeroizing;
+
+use crate::compression::Level;
+use crate::config::{Job, SecretFrom, What};
+use crate::error::{Error, Result};
+use crate::format::report::{Did, Outcome, Report, Run, Step, Stream};
+use crate::format::snapshot::SourceKind;
+use crate::ops::backup::{BackupOptions, BackupReport, Input, backup};
+use crate::ops::check::{self, ReadData};
+use crate::ops::forget::{self, Choice, ForgetOptions};
+use crate::ops::receipt::Receipts;
+use crate::progress::{Problem, Progress, Stage};
+use crate::repo::{Repository, SnapshotFilter};
+use crate::retention::GroupBy;
+use crate::source::{Patience, StderrSink, span};
+use hooks::Hook;
+pub use preview::{Preview, preview};
+use said::Said;
+
+/// Fetches a secret from where it is.
+pub type FetchSecret = Arc<dyn Fn(&SecretFrom) -> Result<Zeroizing<Vec<u8>>> + Send + Sync>;
+
+/// What is not of the job, but of this host and this run.
+pub struct RunOptions {
+    pub host: String,
+    pub user: String,
+    /// Folder of this host's state, for locks and receipts.
+    pub state: Option<PathBuf>,
+    /// Where days and weeks begin as they do here.
+    pub zone: TimeZone,
+    pub level: Level,
+    pub secrets: FetchSecret,
+    /// The exit code and the message of an error.
+    pub tell: fn(&Error) -> (u8, String),
+    /// Set when the user asks to stop.
+    pub interrupted: Arc<AtomicBool>,
+}
+
+/// Looks on at a run: shows it, and tells others.
+pub trait Observer {
+    /// It begins: it has its lock, and nothing was done.
+    fn begun(&self, _report: &Report) {}
+    /// It is over, but for the report, which is stored next. What is returned is added to its warnings.
+    fn ended(&self, _report: &Report) -> Vec<String> {
+        Vec::new()
+    }
+    /// Gets what the command of a stream or step says.
+    fn said(&self, _name: &str) -> StderrSink {
+        Box::new(|_| {})
+    }
+    /// The job is waiting for another run of it to end.
+    fn waiting(&self, _job: &str) {}
+}
+
+/// What a run did.
+pub struct Ran {
+    pub report: Report,
+    /// What made it fail.
+    pub error: Option<Error>,
+    pub backup: Option<BackupReport>,
+}
+
+/// A report of a run that is only beginning.
+pub fn blank(job: &str, options: &RunOptions, time: Timestamp) -> Report {
+    Report {
+        time,
+        seconds: 0.0,
+        host: options.host.clone(),
+        user: options.user.clone(),
+        program: concat!("snap ", env!("CARGO_PKG_VERSION")).into(),
+        outcome: Outcome::Good,
+        error: None,
+        exit_code: 0,
+        warnings: Vec::new(),
+        did: Did::Run(Run { job: job.into(), ..Run::default() }),
+    }
+}
+
+/// The report of a run for which there was not even a repository.
+pub fn not_begun(job: &str, options: &RunOptions, time: Timestamp, error: &Error) -> Report {
+    let (exit_code, message) = (options.tell)(error);
+    Report { outcome: Outcome::Failed, error: Some(message), exit_code, ..blank(job, options, time) }
+}
+
+/// Runs a job.
+pub fn run(repository: &Repository, job: &Job, options: &RunOptions, observer: &dyn Observer, progress: &dyn Progress) -> Ran {
+    let time = repository.world().now();
+    let mut course = Course {
+        repository,
+        job,
+        options,
+        observer,
+        progress: Limited { inner: progress, until: None },
+        report: blank(&job.name, options, time),
+        run: Run { job: job.name.clone(), ..Run::default() },
+        begun: Instant::now(),
+        said: Vec::new(),
+        backup: None,
+        trouble: None,
+        _lock: None,
+    };
+    let error = course.all().err();
+    course.end(error)
+}
+
+/// A run under way.
+struct Course<'a> {
+    repository: &'a Repository,
+    job: &'a Job,
+    options: &'a RunOptions,
+    observer: &'a dyn Observer,
+    progress: Limited<'a>,
+    report: Report,
+    /// The report's own, until it is put there.
+    run: Run,
+    begun: Instant,
+    /// What the commands of the streams say.
+    said: Vec<Arc<Said>>,
+    backup: Option<BackupReport>,
+    /// What went wrong after the snapshot was saved: the worst exit code, and the first thing there is to say.
+    trouble: Option<(u8, String)>,
+    /// Held to the end.
+    _lock: Option<std::fs::File>,
+}
+
+impl Course<'_> {
+    fn all(&mut self) -> Result<()> {
+        let job = self.job;
+        if self.options.state.is_none() && job.overlap == Default::default() {
+            self.warn("there is no folder for this host's state: two runs of this job at once would not be noticed".into());
+        }
+        self._lock = lock::take(self.repository, job, self.options, self.observer, &self.progress)?;
+        self.begun = Instant::now();
+        self.progress.until = job.timeout.map(|total| (self.begun + total, total));
+        self.observer.begun(&self.so_far());
+        let saved = self.save();
+        if job.hooks.after.is_some() {
+            // Whatever happened: it undoes what was done before.
+            self.after(Hook::After);
+        }
+        saved?;
+        self.verify()?;
+        if self.trouble.as_ref().is_some_and(|(code, _)| matches!(code, 4 | 20)) {
+            if !job.keep.is_empty() {
+                self.warn("nothing was forgotten, since this run did not go well".into());
+            }
+            return Ok(());
+        }
+        self.forget()?;
+        self.prune()
+    }
+
+    /// Everything up to the snapshot.
+    fn save(&mut self) -> Result<()> {
+        if self.job.hooks.before.is_some() {
+            self.step("before", |course| course.hook(Hook::Before))?;
+        }
+        for source in &self.job.sources {
+            if let What::Files { before: Some(command), .. } = &source.what {
+                let name = if command.name.is_empty() { "export" } else { &command.name };
+                let said = self.listen(name);
+                self.step(&format!("before {name}"), |course| {
+                    let setting = members::setting(command, course.patience(None), course.options, &said);
+                    hooks::run(name, &command.line, setting, said.sink(), &course.options.interrupted)
+                })?;
+            }
+        }
+        let report = self.step("backup", Self::back_up);
+        self.note_streams(report.as_ref().ok());
+        let report = report?;
+        if report.totals.flawed > 0 {
+            let paths = if report.totals.flawed == 1 { "path" } else { "paths" };
+            self.trouble(3, format!("{} {paths} could not be read, or not wholly", report.totals.flawed));
+        }
+        let unmet: Vec<String> = report.parts.iter().flat_map(|(part, _)| part.unmet.clone()).collect();
+        unmet.into_iter().for_each(|unmet| self.trouble(4, unmet));
+        self.backup = Some(report);
+        Ok(())
+    }
+
+    fn back_up(&mut self) -> Result<BackupReport> {
+        let job = self.job;
+        let mut members = Vec::new();
+        for source in &job.sources {
+            members.push(members::member(source, self)?);
+        }
+        let options = BackupOptions {
+            user: self.options.user.clone(),
+            name: Some(job.name.clone()),
+            tags: job.tags.clone(),
+            level: self.options.level,
+            interrupted: self.options.interrupted.clone(),
+            ..BackupOptions::new(&self.options.host)
+        };
+        backup(self.repository, Input::Several(members), &options, &self.progress)
+    }
+
+    /// Puts down what came of the streams, or what the commands said if nothing did.
+    fn note_streams(&mut self, report: Option<&BackupReport>) {
+        let said = |name: &str| self.said.iter().rev().find(|said| said.name == name).map(|said| said.tail()).unwrap_or_default();
+        self.run.streams = match report {
+            Some(report) => {
+                let stream = |(part, seconds): &(crate::format::snapshot::Part, f64)| Stream {
+                    name: part.name.clone(),
+                    bytes: part.bytes,
+                    seconds: *seconds,
+                    dump: None,
+                    said: said(&part.name),
+                };
+                report.parts.iter().map(stream).collect()
+            }
+            None => {
+                let names = self.said.iter().map(|said| said.name.clone());
+                names.map(|name| Stream { said: said(&name), name, ..Stream::default() }).filter(|stream| !stream.said.is_empty()).collect()
+            }
+        };
+        if let Some(report) = report {
+            self.run.snapshot = report.snapshot;
+            self.run.bytes = report.totals.bytes;
+            self.run.bytes_stored = report.totals.bytes_stored;
+        }
+    }
+
+    fn verify(&mut self) -> Result<()> {
+        let wanted = self.job.verify;
+        let Some(snapshot) = self.run.snapshot.filter(|_| wanted.snapshot || wanted.budget.is_some()) else { return Ok(()) };
+        self.step_behind("verify", |course| {
+            if wanted.snapshot {
+                verify::snapshot(course.repository, snapshot, &course.progress)?;
+            }
+            match wanted.budget {
+                Some(bytes) => verify_some(course.repository, bytes, &course.progress),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn forget(&mut self) -> Result<()> {
+        if self.job.keep.is_empty() {
+            return Ok(());
+        }
+        self.step_behind("forget", |course| {
+            let options = course.options;
+            require_trust(course.repository, options)?;
+            let plan = forget::plan(course.repository, &forgetting(course.job, options), &course.progress)?;
+            for (name, error) in &plan.unreadable {
+                let (_, message) = (options.tell)(error);
+                course.warn(format!("snapshot {}: {message}; it is kept", &name[..name.len().min(8)]));
+            }
+            forget::execute(course.repository, &plan, &options.host, &course.progress)?;
+            course.run.forgotten = plan.removed().count() as u64;
+            Ok(())
+        })
+    }
+
+    /// Nothing yet cleans up.
+    fn prune(&mut self) -> Result<()> {
+        if self.job.prune.is_some() {
+            self.warn("this build cannot prune; space is not freed".into());
+        }
+        Ok(())
+    }
+
+    /// Judges, lets the hooks run, and stores the report.
+    fn end(mut self, error: Option<Error>) -> Ran {
+        let error = error.map(|error| self.progress.explain(error));
+        let (outcome, exit_code, message) = match (&error, &self.trouble) {
+            (Some(error), _) => {
+                let (code, message) = (self.options.tell)(error);
+                let outcome = if self.run.snapshot.is_some() { Outcome::Partial } else { Outcome::Failed };
+                (outcome, code, Some(message))
+            }
+            (None, Some((20, message))) => (Outcome::Failed, 20, Some(message.clone())),
+            (None, Some((code, message))) => (Outcome::Partial, *code, Some(message.clone())),
+            (None, None) => (Outcome::Good, 0, None),
+        };
+        (self.report.outcome, self.report.exit_code, self.report.error) = (outcome, exit_code, message);
+        self.after(if outcome == Outcome::Good { Hook::OnSuccess } else { Hook::OnFailure });
+        if let Some(state) = &self.options.state
+            && self.run.snapshot.is_some()
+            && let Err(error) = Receipts::new(state.clone()).note(self.repository)
+        {
+            let (_, message) = (self.options.tell)(&error);
+            self.warn(format!("What the repository holds now could not be noted on this host: {message}"));
+        }
+        let mut report = self.so_far();
+        report.warnings.extend(self.observer.ended(&report));
+        if let Err(error) = self.repository.save_report(&report) {
+            let (code, message) = (self.options.tell)(&error);
+            report.warnings.push(format!("The report of this run could not be stored: {message}"));
+            if report.exit_code == 0 {
+                (report.outcome, report.exit_code) = (Outcome::Partial, code.max(3));
+            }
+        }
+        Ran { report, error, backup: self.backup }
+    }
+
+    /// Does something behind the backup that may fail without undoing it.
+    fn step_behind(&mut self, name: &str, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        match self.step(name, work) {
+            Err(error @ Error::Interrupted) => Err(error),
+            Err(error) => {
+                let (code, message) = (self.options.tell)(&error);
+                // Code 1 says that nothing was saved.
+                self.trouble(if code <= 2 { 3 } else { code }, format!("{name}: {message}"));
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn step<T>(&mut self, name: &str, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.progress.interrupted() {
+            return Err(self.progress.explain(Error::Interrupted));
+        }
+        let begun = Instant::now();
+        let result = work(self).map_err(|error| self.tell_tail(self.progress.explain(error)));
+        let error = result.as_ref().err().map(|error| (self.options.tell)(error).1);
+        self.run.steps.push(Step { name: name.into(), seconds: begun.elapsed().as_secs_f64(), error });
+        result
+    }
+
+    /// A hook behind the backup: its failure is a warning.
+    fn after(&mut self, hook: Hook) {
+        if hook.line(&self.job.hooks).is_none() {
+            return;
+        }
+        let begun = Instant::now();
+        let error = self.hook(hook).err().map(|error| match error {
+            // Here, that does not mean that nothing was saved.
+            Error::Command { program, outcome, .. } => format!("{program} {outcome}"),
+            error => (self.options.tell)(&error).1,
+        });
+        if let Some(error) = &error {
+            self.warn(error.clone());
+        }
+        self.run.steps.push(Step { name: hook.name().into(), seconds: begun.elapsed().as_secs_f64(), error });
+    }
+
+    fn hook(&mut self, hook: Hook) -> Result<()> {
+        let Some(line) = hook.line(&self.job.hooks) else { return Ok(()) };
+        let said = self.listen(hook.name());
+        let patience = match hook {
+            Hook::Before => self.patience(None),
+            // It has the whole time for itself: what was stopped must be started again.
+            _ => Patience { until: self.job.timeout.map(|total| (Instant::now() + total, total)), stall: None },
+        };
+        // Whoever asks to stop does not mean that what was stopped shall stay so.
+        let never = AtomicBool::new(false);
+        let interrupted = if hook == Hook::Before { &*self.options.interrupted } else { &never };
+        let setting = hooks::setting(&self.so_far(), patience);
+        hooks::run(hook.name(), line, setting, said.sink(), interrupted)
+    }
+
+    fn patience(&self, stall: Option<Duration>) -> Patience {
+        Patience { until: self.progress.until, stall }
+    }
+
+    /// Listens to a command, for the report and for whoever looks on.
+    fn listen(&mut self, name: &str) -> Arc<Said> {
+        let said = Arc::new(Said::new(name, self.observer.said(name)));
+        self.said.push(said.clone());
+        said
+    }
+
+    /// The error with what the failed command said, without secrets.
+    fn tell_tail(&self, error: Error) -> Error {
+        match error {
+            Error::Command { program, outcome, .. } => {
+                let said = self.said.iter().find(|said| program.strip_prefix(&*said.name).is_some_and(|rest| rest.starts_with(": ")));
+                let stderr_tail = said.map(|said| said.tail().into_bytes()).unwrap_or_default();
+                Error::Command { program, outcome, stderr_tail }
+            }
+            other => other,
+        }
+    }
+
+    fn trouble(&mut self, code: u8, message: String) {
+        let (code, first) = match self.trouble.take() {
+            Some((before, first)) => {
+                self.warn(message);
+                (before.max(code), first)
+            }
+            None => (code, message),
+        };
+        self.trouble = Some((code, first));
+    }
+
+    fn warn(&mut self, warning: String) {
+        self.report.warnings.push(warning);
+    }
+
+    fn so_far(&self) -> Report {
+        Report { seconds: self.begun.elapsed().as_secs_f64(), did: Did::Run(self.run.clone()), ..self.report.clone() }
+    }
+}
+
+/// Progress that asks to stop when the time is over. A little late, so that a command that is waited for is the one to be blamed.
+struct Limited<'a> {
+    inner: &'a dyn Progress,
+    until: Option<(Instant, Duration)>,
+}
+
+/// How much later than its commands the whole run is stopped.
+const MARGIN: Duration = Duration::from_secs(3);
+
+impl Limited<'_> {
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|(end, _)| Instant::now() >= end + MARGIN)
+    }
+
+    /// Says why it was interrupted, if not by the user.
+    fn explain(&self, error: Error) -> Error {
+        match (error, self.until) {
+            (Error::Interrupted, Some((_, total))) if !self.inner.interrupted() && self.is_over() => {
+                Error::TimedOut(format!("The job had not ended after {} (timeout), and was stopped", span(total)))
+            }
+            (error, _) => error,
+        }
+    }
+}
+
+impl Progress for Limited<'_> {
+    fn stage(&self, stage: Stage, bytes: Option<u64>, files: Option<u64>) {
+        self.inner.stage(stage, bytes, files);
+    }
+    fn bytes(&self, count: u64) {
+        self.inner.bytes(count);
+    }
+    fn files(&self, count: u64) {
+        self.inner.files(count);
+    }
+    fn at(&self, path: &std::path::Path) {
+        self.inner.at(path);
+    }
+    fn problem(&self, problem: &Problem) {
+        self.inner.problem(problem);
+    }
+    fn interrupted(&self) -> bool {
+        self.inner.interrupted() || self.is_over()
+    }
+}
+
+/// What of a job is forgotten: its own snapshots of this host.
+fn forgetting(job: &Job, options: &RunOptions) -> ForgetOptions {
+    let filter = SnapshotFilter {
+        hosts: vec![options.host.clone()],
+        names: vec![job.name.clone()],
+        kind: Some(SourceKind::Job),
+        ..SnapshotFilter::default()
+    };
+    let choice = Choice::Policy { policy: job.keep.clone(), group_by: GroupBy::default() };
+    ForgetOptions { choice, filter, zone: options.zone.clone() }
+}
+
+/// Fails if this host saw more in the store than there is now.
+fn require_trust(repository: &Repository, options: &RunOptions) -> Result<()> {
+    let Some(state) = &options.state else { return Ok(()) };
+    match Receipts::new(state.clone()).compare(repository)?.into_iter().next() {
+        None => Ok(()),
+        Some((doubt, file)) => Err(Error::Refused {
+            why: format!("{doubt} (as {} says)", crate::error::show(&file)),
+            hint: "find out what happened to the store; if that is right, remove that file",
+        }),
+    }
+}
+
+/// Reads so many bytes of packs.
+fn verify_some(repository: &Repository, bytes: u64, progress: &dyn Progress) -> Result<()> {
+    let report = check::check(repository, ReadData::Bytes(bytes), progress)?;
+    match report.findings.first() {
+        None => Ok(()),
+        Some(finding) => Err(Error::damaged(&finding.object, &finding.problem)),
+    }
+}

@@ -1,0 +1,100 @@
+//! The sources of a job as members of one snapshot.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::hooks::{self, command_line};
+use super::said::Said;
+use super::{Course, RunOptions};
+use crate::config::{Source, StreamCommand, What};
+use crate::error::{Error, Result, show};
+use crate::ops::backup::{Member, MemberInput};
+use crate::source::{Filter, FilterRules, Patience, Setting};
+
+/// A source as the backup wants it.
+pub(super) fn member(source: &Source, course: &mut Course) -> Result<Member> {
+    let stall = course.job.stall_timeout;
+    let (name, input) = match &source.what {
+        What::Command(command) => {
+            let said = course.listen(&command.name);
+            let setting = setting(command, course.patience(stall), course.options, &said);
+            let line = command_line(&command.line)?;
+            (command.name.clone(), MemberInput::Command { line, setting, stderr: said.sink() })
+        }
+        What::Sqlite { name, database } => {
+            let said = course.listen(name);
+            let copy = Copy {
+                name: name.clone(),
+                database: database.clone(),
+                scratch: course.repository.world().scratch().unwrap_or(Path::new("/var/tmp")).to_path_buf(),
+                number: course.repository.world().random(),
+                patience: course.patience(stall),
+                interrupted: course.options.interrupted.clone(),
+                said,
+            };
+            (name.clone(), MemberInput::Reader(Box::new(move || copy.make())))
+        }
+        What::Files { paths, exclude, one_file_system, .. } => {
+            let filter = Filter::new(&FilterRules { excludes: exclude.clone(), ..FilterRules::default() })?;
+            (String::new(), MemberInput::Tree { roots: paths.clone(), filter, one_file_system: *one_file_system })
+        }
+    };
+    Ok(Member { name, input, expect: source.expect.clone() })
+}
+
+/// Variables of a command, and how long it may take. Secrets are fetched when it starts, and never said.
+pub(super) fn setting(command: &StreamCommand, patience: Patience, options: &RunOptions, said: &Arc<Said>) -> Setting {
+    let (wanted, fetch, said) = (command.secrets.clone(), options.secrets.clone(), said.clone());
+    let secrets = move || {
+        let mut found = Vec::new();
+        for (variable, from) in wanted {
+            let value = fetch(&from)?;
+            if value.contains(&0) {
+                return Err(Error::Usage(format!("The secret for {variable} holds a zero byte, which no variable can")));
+            }
+            said.hide(&value);
+            found.push((variable, value));
+        }
+        Ok(found)
+    };
+    Setting { variables: command.variables.clone(), secrets: Some(Box::new(secrets)), patience }
+}
+
+/// A consistent copy of a database of SQLite, made by SQLite itself while others may write to it.
+struct Copy {
+    name: String,
+    database: PathBuf,
+    scratch: PathBuf,
+    number: [u8; 8],
+    patience: Patience,
+    interrupted: Arc<std::sync::atomic::AtomicBool>,
+    said: Arc<Said>,
+}
+
+impl Copy {
+    fn make(self) -> Result<Box<dyn Read + Send>> {
+        // Else SQLite would make an empty one.
+        File::open(&self.database).map_err(|error| Error::file("open", &self.database, error))?;
+        let number: String = self.number.iter().map(|byte| format!("{byte:02x}")).collect();
+        let folder = self.scratch.join(format!("snap-sqlite-{number}"));
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&folder);
+        made.map_err(|error| Error::file("make", &folder, error))?;
+        let copy = folder.join("copy");
+        let opened = self.copy_to(&copy).and_then(|()| File::open(&copy).map_err(|error| Error::file("open", &copy, error)));
+        // The open file stays; what cannot be removed is only a leftover.
+        let _ = std::fs::remove_dir_all(&folder);
+        Ok(Box::new(opened?))
+    }
+
+    fn copy_to(&self, copy: &Path) -> Result<()> {
+        let text = |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| Error::Usage(format!("{} is not UTF-8", show(path))));
+        let quoted = text(copy)?.replace('\\', "\\\\").replace('"', "\\\"");
+        let database = std::path::absolute(&self.database).map_err(|error| Error::file("find", &self.database, error))?;
+        let words = ["sqlite3", "-batch", "-bail", "-readonly", &text(&database)?, ".timeout 60000", &format!(".backup \"{quoted}\"")];
+        let setting = Setting { patience: self.patience, ..Setting::default() };
+        hooks::run(&self.name, &words.map(str::to_owned), setting, self.said.sink(), &self.interrupted)
+    }
+}
