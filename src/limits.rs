@@ -120,3 +120,6 @@ pub const XATTR_BYTES_MAX: usize = 16 << 20;
 pub const CLOCK_TOLERANCE_SECONDS: i64 = 600;
 /// Snapshots that one record names and that are removed together.
 pub const FORGET_BATCH: usize = 1024;
+
+/// A configuration file.
+pub const CONFIG_BYTES_MAX: usize = 1 << 20;
