@@ -137,8 +137,10 @@ fn wait_until_readable(fd: BorrowedFd, interrupted: &AtomicBool, patience: &Pati
         if interrupted.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
+        // Before every read: one that trickles for ever never lets a wait end.
+        patience.check(since)?;
         match rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&POLL_INTERVAL)) {
-            Ok(0) | Err(Errno::INTR) => patience.check(since)?,
+            Ok(0) | Err(Errno::INTR) => {}
             // An error of poll itself shows again, with its name, in the read.
             Ok(_) | Err(_) => return Ok(()),
         }

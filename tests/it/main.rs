@@ -18,4 +18,5 @@ mod receipts;
 mod repair;
 mod retention;
 mod round_trip;
+mod run;
 mod tidy;

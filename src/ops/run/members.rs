@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::hooks::{self, command_line};
 use super::said::Said;
 use super::{Course, RunOptions};
-use crate::config::{Source, StreamCommand, What};
-use crate::error::{Error, Result, show};
+use crate::config::{Source, StreamCommand, What, sqlite_copy};
+use crate::error::{Error, Result};
 use crate::ops::backup::{Member, MemberInput};
 use crate::source::{Filter, FilterRules, Patience, Setting};
 
@@ -90,11 +90,8 @@ impl Copy {
     }
 
     fn copy_to(&self, copy: &Path) -> Result<()> {
-        let text = |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| Error::Usage(format!("{} is not UTF-8", show(path))));
-        let quoted = text(copy)?.replace('\\', "\\\\").replace('"', "\\\"");
-        let database = std::path::absolute(&self.database).map_err(|error| Error::file("find", &self.database, error))?;
-        let words = ["sqlite3", "-batch", "-bail", "-readonly", &text(&database)?, ".timeout 60000", &format!(".backup \"{quoted}\"")];
+        let line = sqlite_copy(&self.database, copy);
         let setting = Setting { patience: self.patience, ..Setting::default() };
-        hooks::run(&self.name, &words.map(str::to_owned), setting, self.said.sink(), &self.interrupted)
+        hooks::run(&self.name, &line, setting, self.said.sink(), &self.interrupted)
     }
 }
