@@ -120,3 +120,20 @@ pub const XATTR_BYTES_MAX: usize = 16 << 20;
 pub const CLOCK_TOLERANCE_SECONDS: i64 = 600;
 /// Snapshots that one record names and that are removed together.
 pub const FORGET_BATCH: usize = 1024;
+
+/// Tables of a dump that a snapshot names; more are only counted.
+pub const DUMP_TABLES_MAX: usize = 1000;
+/// Tables that a snapshot names of all its dumps together.
+pub const SNAPSHOT_TABLES_MAX: usize = 10_000;
+/// Dumps that a snapshot tells of.
+pub const SNAPSHOT_DUMPS_MAX: usize = 1000;
+/// A table's name, a version or a reason that is noted of a dump.
+pub const DUMP_TEXT_BYTES_MAX: usize = 256;
+/// Beginning of a stream or file by which a dump is recognised.
+pub const DUMP_HEAD_BYTES: usize = 1024;
+/// End of a dump in which its closing line is looked for.
+pub const DUMP_TAIL_BYTES: usize = 64 << 10;
+/// Parts of one dump (entries, files, collections) that are kept track of; a dump with more is not judged.
+pub const DUMP_PARTS_MAX: usize = 1 << 18;
+/// Window of a zstd frame that is decompressed to look at what is in it.
+pub const DUMP_WINDOW_LOG_MAX: u32 = 25;

@@ -7,7 +7,7 @@ use std::path::Path;
 /// Modules by floor. Floor 5 is free.
 const FLOORS: &[(u8, &[&str])] = &[
     (0, &["error", "id", "limits", "progress", "world"]),
-    (1, &["chunking", "compression", "config", "crypto", "format", "retention"]),
+    (1, &["chunking", "compression", "config", "crypto", "dumps", "format", "retention"]),
     (2, &["backend", "index", "source", "target"]),
     (3, &["repo"]),
     (4, &["ops"]),
@@ -21,6 +21,7 @@ const SAME_FLOOR: &[(&str, &str)] = &[
     ("chunking", "format"),
     ("compression", "format"),
     ("config", "retention"),
+    ("dumps", "format"),
     ("error", "id"),
 ];
 
