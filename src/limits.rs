@@ -129,6 +129,8 @@ pub const SNAPSHOT_TABLES_MAX: usize = 10_000;
 pub const SNAPSHOT_DUMPS_MAX: usize = 1000;
 /// A table's name, a version or a reason that is noted of a dump.
 pub const DUMP_TEXT_BYTES_MAX: usize = 256;
+/// Path of a dump in a snapshot's list of them.
+pub const DUMP_PATH_BYTES_MAX: usize = 4096;
 /// Beginning of a stream or file by which a dump is recognised.
 pub const DUMP_HEAD_BYTES: usize = 1024;
 /// End of a dump in which its closing line is looked for.

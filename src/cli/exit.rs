@@ -17,6 +17,8 @@ pub enum Outcome {
     Done,
     /// Some paths were not read or written.
     Incomplete,
+    /// A dump is known not to be whole.
+    IncompleteDump,
     /// Stored data is damaged.
     Damaged,
     /// Something a newer version wrote could not be judged.
@@ -28,6 +30,7 @@ impl Outcome {
         match self {
             Self::Done => 0,
             Self::Incomplete => 3,
+            Self::IncompleteDump => 4,
             Self::Damaged => 20,
             Self::Unjudged => 1,
         }
@@ -40,7 +43,7 @@ const CODES: &[(u8, &str)] = &[
     (1, "failure; nothing was committed"),
     (2, "wrong usage: an argument or variable is missing, unknown or in conflict"),
     (3, "done, but some files or folders could not be read or written"),
-    (4, "the captured command failed; no snapshot was saved"),
+    (4, "the captured command failed, and no snapshot was saved; or a dump is incomplete, and the snapshot says so"),
     (10, "there is no repository at this place"),
     (11, "the repository changed meanwhile; run the command again"),
     (12, "wrong password, key file or recovery words"),

@@ -11,6 +11,7 @@ mod context;
 mod copy;
 mod diff;
 mod dump;
+mod dumps;
 mod exit;
 mod find;
 mod forget;

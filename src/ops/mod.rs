@@ -10,6 +10,7 @@ pub mod diff;
 pub mod dump;
 pub mod find;
 pub mod forget;
+pub mod judge;
 pub mod keys;
 pub mod receipt;
 pub mod repair;

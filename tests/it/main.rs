@@ -10,6 +10,7 @@ mod crash;
 mod damage;
 mod determinism;
 mod diff;
+mod dumps;
 mod forget;
 mod golden;
 mod keys;
