@@ -111,6 +111,10 @@ pub const SECRET_BYTES_MAX: usize = 64 << 10;
 
 /// Tail of a command's standard error that is kept.
 pub const STDERR_TAIL_BYTES: usize = 4 << 10;
+/// Answer of a program of a drill that is kept.
+pub const DRILL_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Tables of a stream whose rows a drill counts.
+pub const DRILL_TABLES_MAX: usize = 1000;
 /// Pipe between a command and us.
 pub const PIPE_BYTES: usize = 1 << 20;
 /// An extended attribute's value.

@@ -23,6 +23,8 @@ pub enum Outcome {
     Damaged,
     /// Something a newer version wrote could not be judged.
     Unjudged,
+    /// What was to be reached was not.
+    Missed,
 }
 
 impl Outcome {
@@ -33,6 +35,7 @@ impl Outcome {
             Self::IncompleteDump => 4,
             Self::Damaged => 20,
             Self::Unjudged => 1,
+            Self::Missed => 30,
         }
     }
 }
@@ -48,6 +51,7 @@ const CODES: &[(u8, &str)] = &[
     (11, "the repository changed meanwhile; run the command again"),
     (12, "wrong password, key file or recovery words"),
     (20, "stored data is damaged or missing"),
+    (30, "an objective is missed"),
     (130, "interrupted (129 by SIGHUP, 143 by SIGTERM)"),
 ];
 
@@ -59,6 +63,8 @@ pub const OPENING: &[u8] = &[0, 1, 2, 10, 11, 12, 20, 130];
 pub const WITH_FILES: &[u8] = &[0, 1, 2, 3, 10, 11, 12, 20, 130];
 /// Codes of a backup.
 pub const BACKUP: &[u8] = &[0, 1, 2, 3, 4, 10, 11, 12, 20, 130];
+/// Codes of a drill.
+pub const DRILL: &[u8] = &[0, 1, 2, 4, 10, 11, 12, 20, 30, 130];
 /// Codes of commands that open nothing.
 pub const SIMPLE: &[u8] = &[0, 1, 2];
 
@@ -109,7 +115,8 @@ pub fn of_running(result: std::thread::Result<Result<Outcome>>, context: &Contex
     ExitCode::from(code)
 }
 
-fn code(error: &Error) -> u8 {
+/// The exit code that stands for an error.
+pub fn code(error: &Error) -> u8 {
     match error {
         error if error.is_damage() => 20,
         Error::Usage(_) => 2,
