@@ -141,5 +141,9 @@ pub const DUMP_HEAD_BYTES: usize = 1024;
 pub const DUMP_TAIL_BYTES: usize = 64 << 10;
 /// Parts of one dump (entries, files, collections) that are kept track of; a dump with more is not judged.
 pub const DUMP_PARTS_MAX: usize = 1 << 18;
+/// Lines of a command's standard error that are told again because they speak of an error.
+pub const OVERHEARD_LINES_MAX: usize = 5;
+/// What is looked at of such a line.
+pub const OVERHEARD_LINE_BYTES: usize = 300;
 /// Window of a zstd frame that is decompressed to look at what is in it.
 pub const DUMP_WINDOW_LOG_MAX: u32 = 25;

@@ -71,6 +71,7 @@ pub fn warnings(report: &BackupReport) -> Vec<String> {
     if packed.len() > TOLD_MAX {
         lines.push(format!("{} more dumps are compressed", packed.len() - TOLD_MAX));
     }
+    lines.extend(report.said.iter().map(|line| output::harmless(&format!("the command said: {line}"))));
     let Some((bytes, before)) = report.before.as_ref().filter(|_| is_stream(report)) else { return lines };
     if report.totals.bytes < bytes / 2 {
         let (now, then) = (show::size(report.totals.bytes), show::size(*bytes));
@@ -121,7 +122,17 @@ mod tests {
 
     fn report(dumps: Vec<Dump>, before: Option<(u64, Vec<Dump>)>) -> BackupReport {
         let totals = Totals { files: 1, bytes: 1000, bytes_new: 970, ..Totals::default() };
-        BackupReport { snapshot: None, parent: None, unchanged: false, totals, dumps, before, cost: Default::default(), seconds: 1.0 }
+        BackupReport {
+            snapshot: None,
+            parent: None,
+            unchanged: false,
+            totals,
+            dumps,
+            said: Vec::new(),
+            before,
+            cost: Default::default(),
+            seconds: 1.0,
+        }
     }
 
     #[test]
@@ -157,6 +168,8 @@ mod tests {
             "this dump is of no known format, the one before was pg_dump",
         ];
         assert_eq!(said, expected);
+        let loud = BackupReport { said: vec!["pg_dump: error\x1b".into()], ..report(Vec::new(), None) };
+        assert_eq!(warnings(&loud), ["the command said: pg_dump: error\\u{1b}"]);
         assert_eq!(warnings(&report(vec![dump(Verdict::Complete)], Some((2000, vec![dump(Verdict::Complete)])))), [""; 0]);
     }
 }

@@ -105,6 +105,7 @@ mod tests {
             unchanged: false,
             totals,
             dumps: Vec::new(),
+            said: Vec::new(),
             before: None,
             cost: Default::default(),
             seconds: 2.9,

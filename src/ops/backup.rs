@@ -24,6 +24,7 @@ use crate::format::snapshot::{Snapshot, SourceKind, Totals};
 use crate::id::SnapshotId;
 use crate::limits::*;
 use crate::ops::judge::{Expect, Verdicts};
+use crate::ops::overheard::Overheard;
 use crate::progress::{Progress, Stage};
 use crate::repo::{CatalogWriter, Cost, Reliance, Repository, SnapshotFilter, Stored, Writer, WriterOptions, WrittenCatalog};
 use crate::source::{CommandLine, CommandSource, Filter, Source, StderrSink, StreamSource, TreeOptions, TreeSource};
@@ -104,6 +105,8 @@ pub struct BackupReport {
     pub totals: Totals,
     /// The dumps among what was saved, and whether they are whole.
     pub dumps: Vec<Dump>,
+    /// Lines that speak of an error, from the standard error of a command that ended with success.
+    pub said: Vec<String>,
     /// The parent's plain bytes and dumps.
     pub before: Option<(u64, Vec<Dump>)>,
     pub cost: Cost,
@@ -123,6 +126,11 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
 
     let known = Known::new(repository, writer.stock().clone(), parent.as_ref(), subject.kind, options.force)?;
     let older = parent.as_ref().map(|parent| &parent.snapshot);
+    let overheard = Overheard::default();
+    let input = match input {
+        Input::Command { name, line, stderr } => Input::Command { name, line, stderr: overheard.listen(stderr) },
+        other => other,
+    };
     let job = Job { input, known: &known, started, options, older, progress };
     let (written, mut totals, dumps) = match job.run(&mut writer, &subject) {
         Ok(done) => done,
@@ -140,6 +148,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         unchanged,
         totals,
         dumps,
+        said: overheard.lines(),
         before: older.map(|older| (older.totals.bytes, older.dumps.clone())),
         cost,
         seconds: begun.elapsed().as_secs_f64(),

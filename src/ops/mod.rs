@@ -13,6 +13,7 @@ pub mod find;
 pub mod forget;
 pub mod judge;
 pub mod keys;
+mod overheard;
 pub mod receipt;
 pub mod repair;
 pub mod restore;

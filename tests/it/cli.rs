@@ -506,6 +506,11 @@ fn a_dump_that_is_cut_is_said_loudly() {
     scene.check(&["forget", "--keep-last", "1"], 0);
     assert_eq!(scene.count(), 2);
 
+    // A command that speaks of errors and ends with success.
+    let script = "echo 'mysqldump: Error: 1045, no VIEW privilege' >&2; echo fine";
+    let said = stderr(&scene.check(&["backup", "-q", "--stdin-from-command", "--", "sh", "-c", script], 0));
+    assert!(said.contains("warning: the command said: mysqldump: Error: 1045"), "{said}");
+
     scene.feed(&[&args[..], &["--expect", "redis"]].concat(), whole, 4);
     scene.feed(&[&args[..], &["--expect", "none"]].concat(), &whole[..4000], 0);
     scene.check(&["backup", "input", "--expect", "redis"], 2);
