@@ -101,9 +101,8 @@ fn files_are_restored_and_accounted_for() {
     scene.write("data/b/c", b"gamma");
     scene.check(&["backup", "data", "--name", "uploads"], 0);
     let report = drill(&scene, &["uploads"], 0);
-    let lines: String = [(&b"alpha"[..], "data/a"), (b"gamma", "data/b/c")]
-        .map(|(bytes, path)| format!("{}  {path}\n", blake3::hash(bytes)))
-        .concat();
+    let lines: String =
+        [(&b"alpha"[..], "data/a"), (b"gamma", "data/b/c")].map(|(bytes, path)| format!("{}  {path}\n", blake3::hash(bytes))).concat();
     let content = &report["did"]["drill"]["contents"][0];
     assert_eq!((content["path"].as_str(), content["bytes"].as_u64()), (Some("files"), Some(10)));
     assert_eq!(content["hash"], blake3::hash(lines.as_bytes()).to_hex().as_str());
