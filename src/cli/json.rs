@@ -35,6 +35,9 @@ pub fn snapshot(stored: &Stored) -> Value {
     if !snapshot.parts.is_empty() {
         value["parts"] = json!(snapshot.parts);
     }
+    if !snapshot.dumps.is_empty() {
+        value["dumps"] = json!(snapshot.dumps);
+    }
     if let Some(parent) = snapshot.parent {
         value["parent"] = json!(parent);
     }

@@ -19,6 +19,9 @@ pub struct FilterArgs {
     /// Only snapshots that have all of these tags; repeated: or all of those
     #[arg(long, value_name = "TAG[,TAG...]")]
     tag: Vec<String>,
+    /// Let latest mean a snapshot of an incomplete dump too
+    #[arg(long)]
+    include_incomplete: bool,
 }
 
 impl FilterArgs {
@@ -28,7 +31,8 @@ impl FilterArgs {
 
     pub fn filter(&self) -> SnapshotFilter {
         let tags = self.tag.iter().map(|list| tags(list)).filter(|tags| !tags.is_empty()).collect();
-        SnapshotFilter { hosts: self.host.clone(), names: self.name.clone(), tags, ..SnapshotFilter::default() }
+        let (hosts, names) = (self.host.clone(), self.name.clone());
+        SnapshotFilter { hosts, names, tags, include_incomplete: self.include_incomplete, ..SnapshotFilter::default() }
     }
 }
 

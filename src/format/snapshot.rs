@@ -4,6 +4,7 @@
 //! escaped): the catalog has the exact bytes.
 
 use super::codec::Reader;
+use super::dump::{Dump, Verdict};
 use super::recipe::Recipe;
 use super::{FormatError, Result, from_json, to_json};
 use crate::id::SnapshotId;
@@ -75,6 +76,9 @@ pub struct Snapshot {
     /// Of a job, what came of each source.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
+    /// The dumps among what was saved, and whether they are whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dumps: Vec<Dump>,
     /// The program that wrote it.
     #[serde(default)]
     pub program: String,
@@ -158,14 +162,31 @@ impl Snapshot {
         }
     }
 
-    /// Whether all sources could be read and are as was expected.
+    /// Whether all sources could be read and are as was expected, and no dump among them is known to be incomplete.
     pub fn is_complete(&self) -> bool {
-        self.totals.flawed == 0 && self.is_as_expected()
+        self.totals.flawed == 0 && self.is_as_expected() && !self.has_incomplete_dump()
     }
 
     /// Whether no source lacks what was expected of it.
     pub fn is_as_expected(&self) -> bool {
         self.parts.iter().all(|part| part.unmet.is_empty())
+    }
+
+    /// Whether a dump in it lacks something that a whole one has.
+    pub fn has_incomplete_dump(&self) -> bool {
+        self.dumps.iter().any(|dump| dump.verdict == Verdict::Incomplete)
+    }
+
+    /// Whether it may stand for the newest state of its source: not if it is, or has in it, a stream that is known to be incomplete, or
+    /// lacks what was expected of it. A tree stays good, because one broken dump in it, perhaps an old one, says nothing of the other
+    /// files.
+    pub fn is_good(&self) -> bool {
+        let is_stream = |dump: &Dump| match self.source {
+            SourceKind::Tree => false,
+            SourceKind::Job => self.parts.iter().any(|part| part.name.trim_start_matches('/') == dump.path),
+            _ => true,
+        };
+        self.is_as_expected() && !self.dumps.iter().any(|dump| dump.verdict == Verdict::Incomplete && is_stream(dump))
     }
 }
 

@@ -7,6 +7,7 @@ mod known;
 mod run;
 mod several;
 
+use std::cell::Cell;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -18,10 +19,13 @@ use jiff::Timestamp;
 
 use crate::compression::Level;
 use crate::error::{Error, Result, show};
+use crate::format::dump::Dump;
 use crate::format::entry::{Entry, Meta, Time};
 use crate::format::snapshot::{Part, Snapshot, SourceKind, Totals};
 use crate::id::SnapshotId;
 use crate::limits::*;
+use crate::ops::judge::{Expect, Verdicts};
+use crate::ops::overheard::Overheard;
 use crate::progress::{Progress, Stage};
 use crate::repo::{CatalogWriter, Cost, Reliance, Repository, SnapshotFilter, Stored, Writer, WriterOptions, WrittenCatalog};
 use crate::source::{CommandLine, CommandSource, Filter, Source, StderrSink, StreamSource, Tally, TreeOptions, TreeSource};
@@ -59,6 +63,8 @@ pub struct BackupOptions {
     pub dry_run: bool,
     pub skip_if_unchanged: bool,
     pub allow_empty: bool,
+    /// What the stream should be, and whether dumps are judged.
+    pub expect: Expect,
     pub level: Level,
     pub delta: bool,
     /// Sealing threads; 0 for one a core.
@@ -82,6 +88,7 @@ impl BackupOptions {
             dry_run: false,
             skip_if_unchanged: false,
             allow_empty: false,
+            expect: Expect::Anything,
             level: Level::Auto,
             delta: true,
             threads: 0,
@@ -102,6 +109,12 @@ pub struct BackupReport {
     pub totals: Totals,
     /// Of several sources, what came of each, and how many seconds each took.
     pub parts: Vec<(Part, f64)>,
+    /// The dumps among what was saved, and whether they are whole.
+    pub dumps: Vec<Dump>,
+    /// Lines that speak of an error, from the standard error of a command that ended with success.
+    pub said: Vec<String>,
+    /// The parent's plain bytes and dumps.
+    pub before: Option<(u64, Vec<Dump>)>,
     pub cost: Cost,
     pub seconds: f64,
 }
@@ -120,8 +133,10 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
     let known = Known::new(repository, writer.stock().clone(), parent.as_ref(), subject.wanted(), options.force)?;
     let older = parent.as_ref().map(|parent| &parent.snapshot);
     let expected = several::expectations(&input);
+    let overheard = Overheard::default();
+    let input = several::overhear(input, &overheard);
     let job = Job { input, known: &known, started, options, older, progress };
-    let (written, mut totals, tallies) = match job.run(&mut writer, &subject) {
+    let Done { written, mut totals, dumps, tallies } = match job.run(&mut writer, &subject) {
         Ok(done) => done,
         // A thread that failed hangs up on the others: its own reason is the one to tell.
         Err(error) => return Err(writer.first_failure(error)),
@@ -136,7 +151,10 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         parent: parent.as_ref().map(|parent| parent.id),
         unchanged,
         totals,
-        parts: several::judge(repository, &expected, &tallies, &subject.filter(options))?,
+        parts: several::judge(repository, &expected, &tallies, &dumps, &subject.filter(options))?,
+        dumps,
+        said: overheard.lines(),
+        before: older.map(|older| (older.totals.bytes, older.dumps.clone())),
         cost,
         seconds: begun.elapsed().as_secs_f64(),
     };
@@ -158,6 +176,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         original: None,
         totals: report.totals.clone(),
         parts: report.parts.iter().map(|(part, _)| part.clone()).collect(),
+        dumps: report.dumps.clone(),
         program: concat!("snap ", env!("CARGO_PKG_VERSION")).into(),
         catalog,
         catalog_len,
@@ -192,10 +211,21 @@ struct Job<'a> {
     progress: &'a dyn Progress,
 }
 
+/// What came of it.
+struct Done {
+    written: WrittenCatalog,
+    totals: Totals,
+    dumps: Vec<Dump>,
+    /// Of several sources.
+    tallies: Vec<Tally>,
+}
+
 impl Job<'_> {
-    fn run(self, writer: &mut Writer, subject: &Subject) -> Result<(WrittenCatalog, Totals, Vec<Tally>)> {
+    fn run(self, writer: &mut Writer, subject: &Subject) -> Result<Done> {
         let stop = Arc::new(AtomicBool::new(false));
         let (source, tallies) = open_source(self.input, self.known, self.started, self.options, stop.clone())?;
+        let verdicts = Verdicts::new(&self.options.expect, subject.kind, &subject.streams, self.older);
+        let source = verdicts.watch(source);
         let catalog = CatalogWriter::new(writer, self.older);
         let mut run = Run { catalog, writer, known: self.known, totals: Totals::default(), progress: self.progress };
         run.work(source, self.options.slab_bytes, &self.options.interrupted, &stop)?;
@@ -204,7 +234,8 @@ impl Job<'_> {
             return Err(Error::EmptyStream { name: subject.name.clone() });
         }
         let tallies = tallies.map(|tallies| std::mem::take(&mut *tallies.lock().expect("nobody else is left")));
-        Ok((catalog.finish(writer)?, totals, tallies.unwrap_or_default()))
+        let written = catalog.finish(writer)?;
+        Ok(Done { written, totals, dumps: verdicts.finish(), tallies: tallies.unwrap_or_default() })
     }
 }
 
@@ -270,7 +301,18 @@ fn find_parent(repository: &Repository, subject: &Subject, options: &BackupOptio
         return Ok(Some(repository.select(text, &SnapshotFilter::default())?.stored));
     }
     let filter = subject.filter(options);
-    repository.newest(0, |stored| filter.accepts(&stored.snapshot))
+    // An incomplete dump is compared with only if there is no better one.
+    let spare = Cell::new(None);
+    let is_good = |stored: &Stored| {
+        if !stored.snapshot.is_good() {
+            spare.set(spare.get().or(Some(stored.id)));
+        }
+        stored.snapshot.is_good()
+    };
+    match (repository.newest(0, |stored| filter.accepts(&stored.snapshot) && is_good(stored))?, spare.get()) {
+        (None, Some(id)) => repository.snapshot(id).map(Some),
+        (good, _) => Ok(good),
+    }
 }
 
 pub(super) fn is_same(written: &WrittenCatalog, older: &Snapshot) -> bool {

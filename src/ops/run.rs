@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 use crate::compression::Level;
 use crate::config::{Job, SecretFrom, What};
 use crate::error::{Error, Result};
+use crate::format::dump::Verdict;
 use crate::format::report::{Did, Outcome, Report, Run, Step, Stream};
 use crate::format::snapshot::SourceKind;
 use crate::ops::backup::{BackupOptions, BackupReport, Input, backup};
@@ -120,6 +121,7 @@ pub fn run(repository: &Repository, job: &Job, options: &RunOptions, observer: &
         said: Vec::new(),
         backup: None,
         trouble: None,
+        is_doubtful: false,
         _lock: None,
     };
     let error = course.all().err();
@@ -142,6 +144,8 @@ struct Course<'a> {
     backup: Option<BackupReport>,
     /// What went wrong after the snapshot was saved: the worst exit code, and the first thing there is to say.
     trouble: Option<(u8, String)>,
+    /// What was saved is not what it should be: nothing older is to go.
+    is_doubtful: bool,
     /// Held to the end.
     _lock: Option<std::fs::File>,
 }
@@ -163,7 +167,7 @@ impl Course<'_> {
         }
         saved?;
         self.verify()?;
-        if self.trouble.as_ref().is_some_and(|(code, _)| matches!(code, 4 | 20)) {
+        if self.is_doubtful {
             if !job.keep.is_empty() {
                 self.warn("nothing was forgotten, since this run did not go well".into());
             }
@@ -196,7 +200,14 @@ impl Course<'_> {
             self.trouble(3, format!("{} {paths} could not be read, or not wholly", report.totals.flawed));
         }
         let unmet: Vec<String> = report.parts.iter().flat_map(|(part, _)| part.unmet.clone()).collect();
+        self.is_doubtful |= !unmet.is_empty();
         unmet.into_iter().for_each(|unmet| self.trouble(4, unmet));
+        for dump in report.dumps.iter().filter(|dump| dump.verdict == Verdict::Incomplete) {
+            // Of a file, perhaps an old one, it says nothing of this night.
+            self.is_doubtful |= report.parts.iter().any(|(part, _)| part.name.trim_start_matches('/') == dump.path);
+            self.trouble(4, format!("{} is INCOMPLETE: {}", dump.path, dump.why));
+        }
+        report.said.iter().for_each(|line| self.warn(format!("a command said: {line}")));
         self.backup = Some(report);
         Ok(())
     }
@@ -227,7 +238,11 @@ impl Course<'_> {
                     name: part.name.clone(),
                     bytes: part.bytes,
                     seconds: *seconds,
-                    dump: None,
+                    dump: report
+                        .dumps
+                        .iter()
+                        .find(|dump| dump.path == part.name.trim_start_matches('/'))
+                        .map(|dump| serde_json::json!(dump)),
                     said: said(&part.name),
                 };
                 report.parts.iter().map(stream).collect()
@@ -324,7 +339,8 @@ impl Course<'_> {
             Err(error @ Error::Interrupted) => Err(error),
             Err(error) => {
                 let (code, message) = (self.options.tell)(&error);
-                // Code 1 says that nothing was saved.
+                self.is_doubtful |= code == 20;
+                // Codes 1 and 2 say that nothing was saved.
                 self.trouble(if code <= 2 { 3 } else { code }, format!("{name}: {message}"));
                 Ok(())
             }

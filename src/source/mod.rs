@@ -23,7 +23,9 @@ mod xattrs;
 
 use std::ops::Range;
 
-pub use command::{CommandLine, CommandSource, SECRET_PREFIXES, SecretVariables, Setting, StderrSink, run_command};
+pub use command::{
+    CommandLine, CommandSource, SECRET_PREFIXES, SecretVariables, Setting, StderrSink, bare_command, how_it_ended, run_command,
+};
 pub use filter::{Filter, FilterRules};
 pub use patterns::{Case, Includes, Names, parse_exclude_file};
 pub use several::{Member, MemberSource, SeveralSource, Tally};

@@ -6,11 +6,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use super::known::Known;
-use super::{BackupOptions, shown_roots, stream_path};
+use super::{BackupOptions, Input, shown_roots, stream_path};
 use crate::config::Expect;
 use crate::error::{Error, Result};
+use crate::format::dump::Dump;
 use crate::format::entry::{Entry, Meta};
 use crate::format::snapshot::Part;
+use crate::ops::overheard::Overheard;
 use crate::repo::{Repository, SnapshotFilter};
 use crate::source::{
     self, CommandLine, CommandSource, Filter, MemberSource, More, Setting, SeveralSource, Slab, Source, StderrSink, StreamSource, Tally,
@@ -62,9 +64,26 @@ impl Member {
 }
 
 /// What is expected of the members, by their names.
-pub(super) fn expectations(input: &super::Input) -> Vec<(String, Expect)> {
-    let super::Input::Several(members) = input else { return Vec::new() };
+pub(super) fn expectations(input: &Input) -> Vec<(String, Expect)> {
+    let Input::Several(members) = input else { return Vec::new() };
     members.iter().map(|member| (member.shown(), member.expect.clone())).collect()
+}
+
+/// The same with an ear to what commands say.
+pub(super) fn overhear(input: Input, overheard: &Overheard) -> Input {
+    match input {
+        Input::Command { name, line, stderr } => Input::Command { name, line, stderr: overheard.listen(stderr) },
+        Input::Several(members) => {
+            let listen = |member: Member| match member.input {
+                MemberInput::Command { line, setting, stderr } => {
+                    Member { input: MemberInput::Command { line, setting, stderr: overheard.listen(stderr) }, ..member }
+                }
+                input => Member { input, ..member },
+            };
+            Input::Several(members.into_iter().map(listen).collect())
+        }
+        other => other,
+    }
 }
 
 /// The members as one source.
@@ -122,6 +141,7 @@ pub(super) fn judge(
     repository: &Repository,
     expected: &[(String, Expect)],
     tallies: &[Tally],
+    dumps: &[Dump],
     filter: &SnapshotFilter,
 ) -> Result<Vec<(Part, f64)>> {
     let judge = |((name, expect), tally): (&(String, Expect), &Tally)| {
@@ -132,10 +152,58 @@ pub(super) fn judge(
         if let Some(max) = expect.max_shrink {
             unmet.extend(last_good(repository, name, filter)?.and_then(|before| shrunk(name, tally.bytes, before, max)));
         }
+        unmet.extend(missing(name, expect, dumps));
         let part = Part { name: name.clone(), bytes: tally.bytes, files: tally.files, unmet };
         Ok((part, tally.time.as_secs_f64()))
     };
     expected.iter().zip(tallies).map(judge).collect()
+}
+
+/// Tables that are not there, or have too few or too many rows.
+fn missing(name: &str, expect: &Expect, dumps: &[Dump]) -> Vec<String> {
+    if expect.tables.is_empty() && expect.rows.is_empty() {
+        return Vec::new();
+    }
+    // Of a stream its own, of folders all that lie in them.
+    let roots: Vec<&str> = name.split(' ').map(|root| root.trim_matches('/')).collect();
+    let is_own = |dump: &&Dump| {
+        let lies_in = |root: &&str| dump.path.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        dump.path == name.trim_start_matches('/') || roots.iter().any(|root| lies_in(root))
+    };
+    let own: Vec<&Dump> = dumps.iter().filter(is_own).collect();
+    let are_all_named = own.iter().all(|dump| dump.tables.len() as u64 == dump.table_count);
+    let find = |wanted: &str| {
+        let mut tables = own.iter().flat_map(|dump| &dump.tables);
+        tables.find(|table| is_called(&table.name, wanted))
+    };
+    let mut unmet = Vec::new();
+    for table in &expect.tables {
+        match find(table) {
+            Some(_) => {}
+            None if own.is_empty() => unmet.push(format!("{name} is no dump whose tables can be told; {table} is expected in it")),
+            None if are_all_named => unmet.push(format!("{name} has no table {table}")),
+            None => unmet.push(format!("{name} has too many tables to tell whether {table} is among them")),
+        }
+    }
+    for (table, (least, most)) in &expect.rows {
+        match find(table).map(|table| table.rows) {
+            None => unmet.push(format!("{name} has no table {table}, of which rows are expected")),
+            Some(None) => unmet.push(format!("{name} is of a format in which the rows of {table} cannot be counted")),
+            Some(Some(rows)) if least.is_some_and(|least| rows < least) => {
+                unmet.push(format!("{table} in {name} has {rows} rows; at least {} are expected", least.unwrap_or(0)));
+            }
+            Some(Some(rows)) if most.is_some_and(|most| rows > most) => {
+                unmet.push(format!("{table} in {name} has {rows} rows; at most {} are expected", most.unwrap_or(0)));
+            }
+            Some(Some(_)) => {}
+        }
+    }
+    unmet
+}
+
+/// `public.orders` is called `orders`, too.
+fn is_called(table: &str, wanted: &str) -> bool {
+    table == wanted || table.rsplit_once('.').is_some_and(|(_, last)| last == wanted)
 }
 
 /// Bytes of a member in the newest snapshot in which it was as expected.
@@ -158,6 +226,34 @@ fn shrunk(name: &str, bytes: u64, before: u64, max: f64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_and_rows_are_looked_for() {
+        let table = |name: &str, rows| crate::format::dump::Table { name: name.into(), rows };
+        let tables = vec![table("public.orders", Some(10)), table("users", None)];
+        let dump = Dump { path: "a.sql".into(), table_count: 2, tables, ..Dump::default() };
+        let expect = |tables: &[&str], rows: &[(&str, Option<u64>, Option<u64>)]| Expect {
+            tables: tables.iter().map(|name| name.to_string()).collect(),
+            rows: rows.iter().map(|(name, least, most)| (name.to_string(), (*least, *most))).collect(),
+            ..Expect::default()
+        };
+        for (expect, dumps, unmet) in [
+            (expect(&["orders", "public.orders", "users"], &[]), vec![dump.clone()], 0),
+            (expect(&["order"], &[]), vec![dump.clone()], 1),
+            (expect(&["orders"], &[]), vec![], 1),
+            (expect(&["orders"], &[]), vec![Dump { path: "b.sql".into(), ..dump.clone() }], 1),
+            (expect(&["more"], &[]), vec![Dump { table_count: 5, ..dump.clone() }], 1),
+            (expect(&[], &[("orders", Some(10), Some(10))]), vec![dump.clone()], 0),
+            (expect(&[], &[("orders", Some(11), None), ("users", Some(1), None), ("none", None, Some(1))]), vec![dump.clone()], 3),
+            (expect(&[], &[("orders", None, Some(9))]), vec![dump.clone()], 1),
+        ] {
+            assert_eq!(missing("a.sql", &expect, &dumps).len(), unmet, "{expect:?}");
+        }
+        // Of folders, what lies in them.
+        let inside = Dump { path: "srv/export/users.bson".into(), ..dump };
+        assert!(missing("/srv/export /srv/more", &expect(&["users"], &[]), std::slice::from_ref(&inside)).is_empty());
+        assert_eq!(missing("/srv/exp", &expect(&["users"], &[]), &[inside]).len(), 1);
+    }
 
     #[test]
     fn shrinking_is_measured_against_what_was() {
