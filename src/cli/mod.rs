@@ -7,11 +7,15 @@ mod backup;
 mod cat;
 mod check;
 mod completions;
+mod config;
+mod config_check;
+mod config_show;
 mod context;
 mod copy;
 mod diff;
 mod dump;
 mod exit;
+mod fetch;
 mod find;
 mod forget;
 mod init;
@@ -28,6 +32,7 @@ mod report;
 mod restore;
 mod secret;
 mod select;
+mod settings;
 mod sheet;
 mod show;
 mod signals;
@@ -93,6 +98,7 @@ enum Command {
     Key(Box<key::Args>),
     Rekey(rekey::Args),
     Cat(cat::Args),
+    Config(config::Args),
     Version(version::Args),
     Completions(completions::Args),
 }
@@ -117,6 +123,7 @@ impl Command {
             Self::Key(args) => args.run(context),
             Self::Rekey(args) => args.run(context),
             Self::Cat(args) => args.run(context),
+            Self::Config(args) => args.run(context),
             Self::Version(args) => args.run(context),
             Self::Completions(args) => args.run(context),
         }
@@ -141,7 +148,7 @@ pub fn run() -> ExitCode {
     };
     let environment = Environment::of_process();
     hide_memory(&environment);
-    let context = Context { options: cli.options, environment, signals: Signals::watch() };
+    let context = Context::new(cli.options, environment, Signals::watch());
     let result = catch_unwind(AssertUnwindSafe(|| cli.command.run(&context)));
     exit::of_running(result, &context)
 }
@@ -197,6 +204,8 @@ mod tests {
             "snap key export sheet.html --html",
             "snap key import --recovery-words w",
             "snap copy --from-repo /a --from-password-file p latest --host h --tag t -n",
+            "snap config check",
+            "snap --config /etc/snap/snap.toml config show orders --json",
             "snap rekey --to /b --new-password-file p",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
@@ -214,6 +223,8 @@ mod tests {
             "snap key export",
             "snap key export f --show",
             "snap rekey",
+            "snap config",
+            "snap config example x",
             "snap -q -v stats",
             "snap repair",
             "snap repair packs 3f --read-data",
