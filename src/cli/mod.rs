@@ -7,6 +7,9 @@ mod backup;
 mod cat;
 mod check;
 mod completions;
+mod config;
+mod config_check;
+mod config_show;
 mod context;
 mod copy;
 mod diff;
@@ -15,6 +18,7 @@ mod dump;
 mod dumps;
 mod evidence;
 mod exit;
+mod fetch;
 mod find;
 mod forget;
 mod init;
@@ -31,6 +35,7 @@ mod report;
 mod restore;
 mod secret;
 mod select;
+mod settings;
 mod sheet;
 mod show;
 mod signals;
@@ -97,6 +102,7 @@ enum Command {
     Key(Box<key::Args>),
     Rekey(rekey::Args),
     Cat(cat::Args),
+    Config(config::Args),
     Version(version::Args),
     Completions(completions::Args),
 }
@@ -122,6 +128,7 @@ impl Command {
             Self::Key(args) => args.run(context),
             Self::Rekey(args) => args.run(context),
             Self::Cat(args) => args.run(context),
+            Self::Config(args) => args.run(context),
             Self::Version(args) => args.run(context),
             Self::Completions(args) => args.run(context),
         }
@@ -146,7 +153,7 @@ pub fn run() -> ExitCode {
     };
     let environment = Environment::of_process();
     hide_memory(&environment);
-    let context = Context { options: cli.options, environment, signals: Signals::watch() };
+    let context = Context::new(cli.options, environment, Signals::watch());
     let result = catch_unwind(AssertUnwindSafe(|| cli.command.run(&context)));
     exit::of_running(result, &context)
 }
@@ -202,6 +209,8 @@ mod tests {
             "snap key export sheet.html --html",
             "snap key import --recovery-words w",
             "snap copy --from-repo /a --from-password-file p latest --host h --tag t -n",
+            "snap config check",
+            "snap --config /etc/snap/snap.toml config show orders --json",
             "snap rekey --to /b --new-password-file p",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
@@ -219,6 +228,8 @@ mod tests {
             "snap key export",
             "snap key export f --show",
             "snap rekey",
+            "snap config",
+            "snap config example x",
             "snap -q -v stats",
             "snap repair",
             "snap repair packs 3f --read-data",
