@@ -97,7 +97,8 @@ fn mail_text(mail: &Mail) -> String {
     format!("mail to {} from {} by {server}{port} ({security}){user}{password}", mail.to.join(", "), mail.from)
 }
 
-fn job_text(job: &Job) -> String {
+/// A job for people.
+pub fn job_text(job: &Job) -> String {
     let mut lines = Lines { indent: "  ", lines: vec![format!("job {}", job.name)] };
     lines.add("tier", tier(job.tier));
     if !job.tags.is_empty() {
@@ -315,7 +316,8 @@ fn whole_json(config: &Config, jobs: Vec<Value>) -> Value {
     })
 }
 
-fn job_json(job: &Job) -> Value {
+/// A job for machines.
+pub fn job_json(job: &Job) -> Value {
     let objectives: serde_json::Map<String, Value> =
         objectives(job).map(|(name, limit)| (format!("{name}_seconds"), limit.as_secs().into())).collect();
     let hooks: serde_json::Map<String, Value> = hooks(job).map(|(name, line)| (name.to_owned(), line.clone().into())).collect();

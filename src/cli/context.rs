@@ -27,9 +27,17 @@ impl Context {
 }
 
 impl Context {
-    /// What `snap.toml` says, if there is one.
+    /// What `snap.toml` says, if there is one; then it must be right.
     pub fn config(&self) -> crate::error::Result<Option<&crate::config::Config>> {
-        Ok(None)
+        match super::settings::load(self)? {
+            None => Ok(None),
+            Some(_) => super::settings::require(self).map(Some),
+        }
+    }
+
+    /// The same for a thread of its own, without the flags.
+    pub fn for_threads(&self) -> Self {
+        Self::new(Options::default(), self.environment.clone(), self.signals.clone())
     }
 }
 
@@ -119,6 +127,7 @@ pub struct FromOptions {
 }
 
 /// Variables of the process. An empty one counts as not set.
+#[derive(Clone)]
 pub struct Environment(HashMap<OsString, OsString>);
 
 impl Environment {

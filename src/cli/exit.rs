@@ -25,6 +25,8 @@ pub enum Outcome {
     Unjudged,
     /// What was to be reached was not.
     Missed,
+    /// What the worst of several runs ended with; all was said.
+    Code(u8),
 }
 
 impl Outcome {
@@ -36,6 +38,7 @@ impl Outcome {
             Self::Damaged => 20,
             Self::Unjudged => 1,
             Self::Missed => 30,
+            Self::Code(code) => code,
         }
     }
 }
@@ -48,7 +51,7 @@ const CODES: &[(u8, &str)] = &[
     (3, "done, but some files or folders could not be read or written"),
     (4, "the captured command failed, and no snapshot was saved; or a dump is incomplete, and the snapshot says so"),
     (10, "there is no repository at this place"),
-    (11, "the repository changed meanwhile; run the command again"),
+    (11, "the repository changed meanwhile, or the job is running already; run the command again"),
     (12, "wrong password, key file or recovery words"),
     (20, "stored data is damaged or missing"),
     (30, "an objective is missed"),
@@ -65,6 +68,8 @@ pub const WITH_FILES: &[u8] = &[0, 1, 2, 3, 10, 11, 12, 20, 130];
 pub const BACKUP: &[u8] = &[0, 1, 2, 3, 4, 10, 11, 12, 20, 130];
 /// Codes of a drill.
 pub const DRILL: &[u8] = &[0, 1, 2, 4, 10, 11, 12, 20, 30, 130];
+/// Codes of runs of jobs.
+pub const RUN: &[u8] = BACKUP;
 /// Codes of commands that open nothing.
 pub const SIMPLE: &[u8] = &[0, 1, 2];
 
@@ -103,16 +108,20 @@ pub fn of_running(result: std::thread::Result<Result<Outcome>>, context: &Contex
     if context.options.json {
         complain_in_json(code, &message(&error), stderr_tail(&error).as_deref());
     } else {
-        complain(&message(&error));
-        // Unless it was passed on as it came.
-        if context.options.quiet {
-            stderr_tail(&error).iter().flat_map(|tail| tail.lines()).for_each(|line| complain_as_is(&format!("  | {line}\n")));
-        }
-        if let Some(hint) = hint(&error) {
-            complain_as_is(&format!("  hint: {hint}\n"));
-        }
+        complain_of(&error, "", context.options.quiet);
     }
     ExitCode::from(code)
+}
+
+/// Says what went wrong and what helps. What a command said is shown if it was not passed on as it came.
+pub fn complain_of(error: &Error, subject: &str, was_silent: bool) {
+    complain(&format!("{subject}{}", message(error)));
+    if was_silent {
+        stderr_tail(error).iter().flat_map(|tail| tail.lines()).for_each(|line| complain_as_is(&format!("  | {line}\n")));
+    }
+    if let Some(hint) = hint(error) {
+        complain_as_is(&format!("  hint: {hint}\n"));
+    }
 }
 
 /// The exit code that stands for an error.

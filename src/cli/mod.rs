@@ -27,12 +27,16 @@ mod json;
 mod key;
 mod keyfile;
 mod ls;
+mod notices;
 mod output;
 mod recovery;
 mod rekey;
 mod repair;
 mod report;
 mod restore;
+mod run;
+mod run_text;
+mod schedule;
 mod secret;
 mod select;
 mod settings;
@@ -43,6 +47,7 @@ mod snapshots;
 mod stats;
 mod summary;
 mod tag;
+mod units;
 mod unlock;
 mod version;
 mod witness;
@@ -86,6 +91,8 @@ snap COMMAND --help says more about each command, with examples and exit codes."
 enum Command {
     Init(init::Args),
     Backup(Box<backup::Args>),
+    Run(run::Args),
+    Schedule(schedule::Args),
     Restore(restore::Args),
     Dump(dump::Args),
     Drill(drill::Args),
@@ -112,6 +119,8 @@ impl Command {
         match self {
             Self::Init(args) => args.run(context),
             Self::Backup(args) => args.run(context),
+            Self::Run(args) => args.run(context),
+            Self::Schedule(args) => args.run(context),
             Self::Restore(args) => args.run(context),
             Self::Dump(args) => args.run(context),
             Self::Drill(args) => args.run(context),
@@ -209,6 +218,10 @@ mod tests {
             "snap key export sheet.html --html",
             "snap key import --recovery-words w",
             "snap copy --from-repo /a --from-password-file p latest --host h --tag t -n",
+            "snap run",
+            "snap run orders shop -n --json",
+            "snap schedule orders --cron",
+            "snap schedule --to units",
             "snap config check",
             "snap --config /etc/snap/snap.toml config show orders --json",
             "snap rekey --to /b --new-password-file p",
@@ -229,6 +242,7 @@ mod tests {
             "snap key export f --show",
             "snap rekey",
             "snap config",
+            "snap schedule --cron --install",
             "snap config example x",
             "snap -q -v stats",
             "snap repair",

@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use super::output::complain_as_is;
 
 /// Whether, and by which signal, the user asked to stop.
+#[derive(Clone)]
 pub struct Signals {
     interrupted: Arc<AtomicBool>,
     received: Arc<AtomicI32>,

@@ -36,7 +36,8 @@ pub fn text(report: &BackupReport, bytes_read: u64, dry_run: bool, verbose: u8) 
     lines.join("\n")
 }
 
-fn new_data(report: &BackupReport, dry_run: bool) -> String {
+/// How much was new, and what it took.
+pub fn new_data(report: &BackupReport, dry_run: bool) -> String {
     let totals = &report.totals;
     match report.parent {
         Some(parent) if report.unchanged => return format!("nothing: the same as snapshot {}", parent.short()),

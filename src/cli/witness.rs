@@ -13,7 +13,8 @@ pub fn receipts(context: &Context) -> Option<Receipts> {
     folder(&context.environment).map(Receipts::new)
 }
 
-fn folder(environment: &Environment) -> Option<PathBuf> {
+/// The folder of this host's state.
+pub fn folder(environment: &Environment) -> Option<PathBuf> {
     let absolute = |name| environment.path(name).filter(|path| path.is_absolute());
     let own = environment.path("SNAP_STATE_DIR");
     own.or_else(|| Some(absolute("XDG_STATE_HOME")?.join("snap"))).or_else(|| Some(absolute("HOME")?.join(".local/state/snap")))
