@@ -7,7 +7,9 @@
 //! Whatever goes wrong, a run ends with a report. What fails before the snapshot is there fails the run, and nothing is published; what
 //! fails behind it is told, and makes the run partial. Where the snapshot is not what was expected of it, nothing is forgotten either.
 
+mod behind;
 mod hooks;
+mod limited;
 mod lock;
 mod members;
 mod preview;
@@ -28,16 +30,13 @@ use crate::config::{Job, SecretFrom, What};
 use crate::error::{Error, Result};
 use crate::format::dump::Verdict;
 use crate::format::report::{Did, Outcome, Report, Run, Step, Stream};
-use crate::format::snapshot::SourceKind;
 use crate::ops::backup::{BackupOptions, BackupReport, Input, backup};
-use crate::ops::check::{self, ReadData};
-use crate::ops::forget::{self, Choice, ForgetOptions};
 use crate::ops::receipt::Receipts;
-use crate::progress::{Problem, Progress, Stage};
-use crate::repo::{Repository, SnapshotFilter};
-use crate::retention::GroupBy;
-use crate::source::{Patience, StderrSink, span};
+use crate::progress::Progress;
+use crate::repo::Repository;
+use crate::source::{Patience, StderrSink};
 use hooks::Hook;
+use limited::Limited;
 pub use preview::{Preview, preview};
 use said::Said;
 
@@ -234,10 +233,10 @@ impl Course<'_> {
         let said = |name: &str| self.said.iter().rev().find(|said| said.name == name).map(|said| said.tail()).unwrap_or_default();
         self.run.streams = match report {
             Some(report) => {
-                let stream = |(part, seconds): &(crate::format::snapshot::Part, f64)| Stream {
+                let stream = |(part, time): &(crate::format::snapshot::Part, f64)| Stream {
                     name: part.name.clone(),
                     bytes: part.bytes,
-                    seconds: *seconds,
+                    seconds: rounded(*time),
                     dump: report
                         .dumps
                         .iter()
@@ -257,46 +256,6 @@ impl Course<'_> {
             self.run.bytes = report.totals.bytes;
             self.run.bytes_stored = report.totals.bytes_stored;
         }
-    }
-
-    fn verify(&mut self) -> Result<()> {
-        let wanted = self.job.verify;
-        let Some(snapshot) = self.run.snapshot.filter(|_| wanted.snapshot || wanted.budget.is_some()) else { return Ok(()) };
-        self.step_behind("verify", |course| {
-            if wanted.snapshot {
-                verify::snapshot(course.repository, snapshot, &course.progress)?;
-            }
-            match wanted.budget {
-                Some(bytes) => verify_some(course.repository, bytes, &course.progress),
-                None => Ok(()),
-            }
-        })
-    }
-
-    fn forget(&mut self) -> Result<()> {
-        if self.job.keep.is_empty() {
-            return Ok(());
-        }
-        self.step_behind("forget", |course| {
-            let options = course.options;
-            require_trust(course.repository, options)?;
-            let plan = forget::plan(course.repository, &forgetting(course.job, options), &course.progress)?;
-            for (name, error) in &plan.unreadable {
-                let (_, message) = (options.tell)(error);
-                course.warn(format!("snapshot {}: {message}; it is kept", &name[..name.len().min(8)]));
-            }
-            forget::execute(course.repository, &plan, &options.host, &course.progress)?;
-            course.run.forgotten = plan.removed().count() as u64;
-            Ok(())
-        })
-    }
-
-    /// Nothing yet cleans up.
-    fn prune(&mut self) -> Result<()> {
-        if self.job.prune.is_some() {
-            self.warn("this build cannot prune; space is not freed".into());
-        }
-        Ok(())
     }
 
     /// Judges, lets the hooks run, and stores the report.
@@ -333,21 +292,6 @@ impl Course<'_> {
         Ran { report, error, backup: self.backup }
     }
 
-    /// Does something behind the backup that may fail without undoing it.
-    fn step_behind(&mut self, name: &str, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        match self.step(name, work) {
-            Err(error @ Error::Interrupted) => Err(error),
-            Err(error) => {
-                let (code, message) = (self.options.tell)(&error);
-                self.is_doubtful |= code == 20;
-                // Codes 1 and 2 say that nothing was saved.
-                self.trouble(if code <= 2 { 3 } else { code }, format!("{name}: {message}"));
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
-    }
-
     fn step<T>(&mut self, name: &str, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if self.progress.interrupted() {
             return Err(self.progress.explain(Error::Interrupted));
@@ -355,7 +299,7 @@ impl Course<'_> {
         let begun = Instant::now();
         let result = work(self).map_err(|error| self.tell_tail(self.progress.explain(error)));
         let error = result.as_ref().err().map(|error| (self.options.tell)(error).1);
-        self.run.steps.push(Step { name: name.into(), seconds: begun.elapsed().as_secs_f64(), error });
+        self.run.steps.push(Step { name: name.into(), seconds: seconds(begun), error });
         result
     }
 
@@ -373,7 +317,7 @@ impl Course<'_> {
         if let Some(error) = &error {
             self.warn(error.clone());
         }
-        self.run.steps.push(Step { name: hook.name().into(), seconds: begun.elapsed().as_secs_f64(), error });
+        self.run.steps.push(Step { name: hook.name().into(), seconds: seconds(begun), error });
     }
 
     fn hook(&mut self, hook: Hook) -> Result<()> {
@@ -430,85 +374,15 @@ impl Course<'_> {
     }
 
     fn so_far(&self) -> Report {
-        Report { seconds: self.begun.elapsed().as_secs_f64(), did: Did::Run(self.run.clone()), ..self.report.clone() }
+        Report { seconds: seconds(self.begun), did: Did::Run(self.run.clone()), ..self.report.clone() }
     }
 }
 
-/// Progress that asks to stop when the time is over. A little late, so that a command that is waited for is the one to be blamed.
-struct Limited<'a> {
-    inner: &'a dyn Progress,
-    until: Option<(Instant, Duration)>,
+/// Seconds since then, to the thousandth: what is stored is read back the same.
+fn seconds(begun: Instant) -> f64 {
+    rounded(begun.elapsed().as_secs_f64())
 }
 
-/// How much later than its commands the whole run is stopped.
-const MARGIN: Duration = Duration::from_secs(3);
-
-impl Limited<'_> {
-    fn is_over(&self) -> bool {
-        self.until.is_some_and(|(end, _)| Instant::now() >= end + MARGIN)
-    }
-
-    /// Says why it was interrupted, if not by the user.
-    fn explain(&self, error: Error) -> Error {
-        match (error, self.until) {
-            (Error::Interrupted, Some((_, total))) if !self.inner.interrupted() && self.is_over() => {
-                Error::TimedOut(format!("The job had not ended after {} (timeout), and was stopped", span(total)))
-            }
-            (error, _) => error,
-        }
-    }
-}
-
-impl Progress for Limited<'_> {
-    fn stage(&self, stage: Stage, bytes: Option<u64>, files: Option<u64>) {
-        self.inner.stage(stage, bytes, files);
-    }
-    fn bytes(&self, count: u64) {
-        self.inner.bytes(count);
-    }
-    fn files(&self, count: u64) {
-        self.inner.files(count);
-    }
-    fn at(&self, path: &std::path::Path) {
-        self.inner.at(path);
-    }
-    fn problem(&self, problem: &Problem) {
-        self.inner.problem(problem);
-    }
-    fn interrupted(&self) -> bool {
-        self.inner.interrupted() || self.is_over()
-    }
-}
-
-/// What of a job is forgotten: its own snapshots of this host.
-fn forgetting(job: &Job, options: &RunOptions) -> ForgetOptions {
-    let filter = SnapshotFilter {
-        hosts: vec![options.host.clone()],
-        names: vec![job.name.clone()],
-        kind: Some(SourceKind::Job),
-        ..SnapshotFilter::default()
-    };
-    let choice = Choice::Policy { policy: job.keep.clone(), group_by: GroupBy::default() };
-    ForgetOptions { choice, filter, zone: options.zone.clone() }
-}
-
-/// Fails if this host saw more in the store than there is now.
-fn require_trust(repository: &Repository, options: &RunOptions) -> Result<()> {
-    let Some(state) = &options.state else { return Ok(()) };
-    match Receipts::new(state.clone()).compare(repository)?.into_iter().next() {
-        None => Ok(()),
-        Some((doubt, file)) => Err(Error::Refused {
-            why: format!("{doubt} (as {} says)", crate::error::show(&file)),
-            hint: "find out what happened to the store; if that is right, remove that file",
-        }),
-    }
-}
-
-/// Reads so many bytes of packs.
-fn verify_some(repository: &Repository, bytes: u64, progress: &dyn Progress) -> Result<()> {
-    let report = check::check(repository, ReadData::Bytes(bytes), progress)?;
-    match report.findings.first() {
-        None => Ok(()),
-        Some(finding) => Err(Error::damaged(&finding.object, &finding.problem)),
-    }
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
 }

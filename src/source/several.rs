@@ -249,7 +249,7 @@ mod tests {
             let lines = summary(&found);
             let expected = |name: &str| lines.iter().position(|line| line.contains(name)).unwrap_or_else(|| panic!("{name} {lines:?}"));
             let order = ["0.sql", "a/deep.sql", &format!("{prefix}/a"), &format!("{prefix}/b/x/f"), &format!("{prefix}/b/y/f"), "zz.sql"];
-            assert!(order.map(|name| expected(name)).is_sorted(), "{lines:?}");
+            assert!(order.map(expected).is_sorted(), "{lines:?}");
             assert!(!lines.iter().any(|line| line.contains(&format!("{prefix}/a/f")) || line.contains(&format!("{prefix}/c/f"))));
             let bytes: Vec<(u64, u64)> = tallies.lock().unwrap().iter().map(|tally| (tally.bytes, tally.files)).collect();
             assert_eq!(bytes, [(4, 1), (0, 0), (4, 1), (6, 2), (5, 1)]);

@@ -15,6 +15,7 @@ mod drill;
 mod dumps;
 mod forget;
 mod golden;
+mod jobs;
 mod keys;
 mod nights;
 mod receipts;

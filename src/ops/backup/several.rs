@@ -168,7 +168,7 @@ fn missing(name: &str, expect: &Expect, dumps: &[Dump]) -> Vec<String> {
     let roots: Vec<&str> = name.split(' ').map(|root| root.trim_matches('/')).collect();
     let is_own = |dump: &&Dump| {
         let lies_in = |root: &&str| dump.path.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        dump.path == name.trim_start_matches('/') || roots.iter().any(|root| lies_in(root))
+        dump.path == name.trim_start_matches('/') || roots.iter().any(lies_in)
     };
     let own: Vec<&Dump> = dumps.iter().filter(is_own).collect();
     let are_all_named = own.iter().all(|dump| dump.tables.len() as u64 == dump.table_count);

@@ -1,6 +1,7 @@
 //! What a run would do, without doing anything of it.
 
-use super::{RunOptions, forgetting};
+use super::RunOptions;
+use super::behind::forgetting;
 use crate::config::Job;
 use crate::error::Result;
 use crate::ops::forget::{self, Plan};
