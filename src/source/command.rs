@@ -79,7 +79,6 @@ impl CommandSource {
     fn start(&mut self, name: Vec<u8>, meta: Meta, stderr: StderrSink) -> Result<(Running, StreamSource)> {
         let patience = self.setting.patience;
         let mut command = prepare(&self.line, &mut self.setting)?;
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| not_started(&self.line, &error))?;
         let stdout = child.stdout.take().expect("standard output is piped");
         // A large pipe saves switches between the two processes; a small one works too.
@@ -149,7 +148,7 @@ fn failure(line: &CommandLine, outcome: String, stderr_tail: Vec<u8>) -> Error {
 fn command(line: &CommandLine, variables: impl Iterator<Item = OsString>) -> Command {
     let mut command = Command::new(&line.program);
     command.args(&line.args).process_group(0);
-    command.stdin(Stdio::null());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let is_secret = |name: &OsString| SECRET_PREFIXES.iter().any(|prefix| name.as_bytes().starts_with(prefix));
     for name in variables.filter(is_secret) {
         command.env_remove(name);

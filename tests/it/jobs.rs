@@ -142,9 +142,9 @@ fn without_a_repository_or_jobs_it_says_so() {
 
 #[test]
 fn a_job_needs_nothing_but_its_configuration() {
-    let scene = scene(&format!(
-        "[jobs.a]\n[[jobs.a.source]]\nname = \"a\"\ncommand = [\"sh\", \"-c\", 'echo $DB_PASSWORD; echo \"$DB_PASSWORD\" >&2']\nsecrets = {{ DB_PASSWORD = {{ file = \"HERE/secret\" }} }}\n"
-    ));
+    let scene = scene(
+        "[jobs.a]\n[[jobs.a.source]]\nname = \"a\"\ncommand = [\"sh\", \"-c\", 'echo $DB_PASSWORD; echo \"$DB_PASSWORD\" >&2']\nsecrets = { DB_PASSWORD = { file = \"HERE/secret\" } }\n",
+    );
     scene.write("secret", b"hunter22\n");
     fs::set_permissions(scene.at("secret"), fs::Permissions::from_mode(0o600)).unwrap();
     let mut command = scene.bare(&["run", "-v"]);

@@ -512,7 +512,7 @@ fn files_that_cannot_be_read_make_it_partial() {
     }
     let night = Night::new(13);
     let path = night.write("data/x", b"x");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     let ran = night.run(&night.job("[[jobs.nightly.source]]\nfiles = [\"HERE/data\"]\n"));
     assert_eq!((ran.report.outcome, ran.report.exit_code), (Outcome::Partial, 3));
     assert_eq!(ran.report.error.as_deref(), Some("1 path could not be read, or not wholly"));
