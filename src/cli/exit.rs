@@ -21,6 +21,8 @@ pub enum Outcome {
     Damaged,
     /// Something a newer version wrote could not be judged.
     Unjudged,
+    /// An objective is missed.
+    Missed,
 }
 
 impl Outcome {
@@ -30,6 +32,7 @@ impl Outcome {
             Self::Incomplete => 3,
             Self::Damaged => 20,
             Self::Unjudged => 1,
+            Self::Missed => 30,
         }
     }
 }
@@ -45,6 +48,7 @@ const CODES: &[(u8, &str)] = &[
     (11, "the repository changed meanwhile; run the command again"),
     (12, "wrong password, key file or recovery words"),
     (20, "stored data is damaged or missing"),
+    (30, "an objective is missed"),
     (130, "interrupted (129 by SIGHUP, 143 by SIGTERM)"),
 ];
 
@@ -52,6 +56,8 @@ const CODES: &[(u8, &str)] = &[
 pub const CREATING: &[u8] = &[0, 1, 2, 130];
 /// Codes of every command that opens a repository.
 pub const OPENING: &[u8] = &[0, 1, 2, 10, 11, 12, 20, 130];
+/// Codes of commands that say how things stand.
+pub const WATCHING: &[u8] = &[0, 1, 2, 10, 11, 12, 20, 30, 130];
 /// Codes of commands that read or write files besides.
 pub const WITH_FILES: &[u8] = &[0, 1, 2, 3, 10, 11, 12, 20, 130];
 /// Codes of a backup.

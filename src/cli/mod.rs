@@ -3,6 +3,7 @@
 //! Only here is anything printed, asked or read from the environment. Results go to standard output, everything else to
 //! standard error. What an error means to the caller is decided in one place, [`exit`].
 
+mod audit;
 mod backup;
 mod cat;
 mod check;
@@ -33,6 +34,7 @@ mod show;
 mod signals;
 mod snapshots;
 mod stats;
+mod status;
 mod summary;
 mod tag;
 mod unlock;
@@ -89,6 +91,8 @@ enum Command {
     Check(check::Args),
     Repair(repair::Args),
     Stats(stats::Args),
+    Status(status::Args),
+    Audit(audit::Args),
     Copy(Box<copy::Args>),
     Key(Box<key::Args>),
     Rekey(rekey::Args),
@@ -113,6 +117,8 @@ impl Command {
             Self::Check(args) => args.run(context),
             Self::Repair(args) => args.run(context),
             Self::Stats(args) => args.run(context),
+            Self::Status(args) => args.run(context),
+            Self::Audit(args) => args.run(context),
             Self::Copy(args) => args.run(context),
             Self::Key(args) => args.run(context),
             Self::Rekey(args) => args.run(context),
@@ -197,6 +203,11 @@ mod tests {
             "snap key export sheet.html --html",
             "snap key import --recovery-words w",
             "snap copy --from-repo /a --from-password-file p latest --host h --tag t -n",
+            "snap status --max-age 8d --host h orders",
+            "snap status --health",
+            "snap audit --since 2026-01-01 --csv",
+            "snap check --read-data-budget 10m",
+            "snap check --read-data-budget 50G",
             "snap rekey --to /b --new-password-file p",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
@@ -209,6 +220,8 @@ mod tests {
             "snap diff latest",
             "snap prune",
             "snap check --read-data --read-data-subset 5%",
+            "snap status --prometheus --json",
+            "snap check --read-data --read-data-budget 5G",
             "snap restore latest",
             "snap key",
             "snap key export",

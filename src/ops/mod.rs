@@ -2,6 +2,7 @@
 //!
 //! Nothing here prints or asks. What goes wrong with one path or object is reported as a problem and the rest goes on.
 
+pub mod audit;
 pub mod backup;
 pub mod browse;
 pub mod check;
@@ -11,8 +12,10 @@ pub mod dump;
 pub mod find;
 pub mod forget;
 pub mod keys;
+pub mod ledger;
 pub mod receipt;
 pub mod repair;
 pub mod restore;
 pub mod stats;
+pub mod status;
 pub mod tag;

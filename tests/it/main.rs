@@ -19,3 +19,4 @@ mod repair;
 mod retention;
 mod round_trip;
 mod tidy;
+mod watch;
