@@ -1,13 +1,32 @@
 //! What `snap.toml` says: the repository, the jobs, what is expected of them, and whom to tell.
 //!
-//! Only data here: parsing and checking (every complaint with line and column) makes them, and nothing in this module reads a secret,
-//! the environment or a repository. Secrets are never in the file, only where they are.
+//! [`parse`] makes the types here of bytes, with every complaint and its line and column, in one go. Nothing in this module reads a
+//! secret, the environment, a file or a repository. Secrets are never in the file, only where they are.
+
+mod drill;
+mod job;
+mod notify;
+mod parse;
+mod reader;
+mod servers;
+mod sources;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod values;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use parse::{Complaint, Mention, Mentioned, Parsed, Severity, parse};
+pub use sources::sqlite_copy;
+pub use values::{parse_duration, parse_size, show_duration, show_schedule};
+
 use crate::retention::Policy;
+
+/// A commented file with everything there is.
+pub const EXAMPLE: &str = include_str!("example.toml");
 
 /// A configuration file that was parsed and checked. Relative paths in it are made absolute by the folder it lies in.
 #[derive(Clone, Debug, PartialEq)]

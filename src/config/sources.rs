@@ -1,0 +1,268 @@
+//! What a job backs up: each ready source becomes the command line that a careful administrator would write, and nothing else.
+//!
+//! Passwords go to programs in variables or files of their own, never in arguments, which every user of the machine can see. No program
+//! may ask at the terminal: at night nobody answers. Dumps are not compressed, in one thread and in a fixed order, so that what did not
+//! change looks the same tomorrow.
+
+use std::path::{Path, PathBuf};
+
+use super::parse::{secret_variables, variables};
+use super::reader::{Table, Value, any_of};
+use super::servers::Variable;
+use super::{Mentioned, StreamCommand, What, values};
+
+/// All kinds of source, by their keys.
+pub(super) const KINDS: [&str; 10] =
+    ["postgres", "mysql", "mariadb", "mongodb", "redis", "sqlite", "firestore", "command", "shell", "files"];
+
+/// What goes for every kind of source.
+pub(super) struct Common<'a> {
+    pub name: Option<Value<'a>>,
+    environment: Vec<(String, String)>,
+    secrets: Vec<(String, super::SecretFrom)>,
+    run_as: Option<String>,
+    before: Option<Vec<String>>,
+    exclude: Option<Vec<String>>,
+    one_file_system: Option<bool>,
+}
+
+/// What one table says is to be backed up: several streams if it is of several databases.
+pub(super) fn sources(table: &Table) -> Vec<What> {
+    let common = Common::read(table);
+    let given: Vec<&'static str> = KINDS.into_iter().filter(|kind| table.is_there(kind)).collect();
+    let mut found = Vec::new();
+    // All of them are looked at, so that no key is unknown.
+    for (kind, value) in KINDS.map(|kind| (kind, table.get(kind))) {
+        let Some(value) = value else { continue };
+        let made = common.source(kind, &value, &table.below(kind));
+        found.extend(made.into_iter().flatten());
+    }
+    match given[..] {
+        [] => {
+            table.complain(format!("there is nothing to back up{}; write one of {}", in_place(table), KINDS.join(", ")));
+            Vec::new()
+        }
+        [kind] => {
+            common.refuse_others(table, kind);
+            found
+        }
+        [..] => {
+            let place = table.get(given[1]).map_or(table.at, |value| value.key_at);
+            let kinds = any_of(&given).replace(" or ", " and ");
+            table.reader.complain(place, format!("{kinds} are several sources{}; write a [[jobs.NAME.source]] for each", in_place(table)));
+            Vec::new()
+        }
+    }
+}
+
+fn in_place(table: &Table) -> String {
+    format!(" in {}", table.name)
+}
+
+/// The command that makes a consistent copy of an SQLite database, while others use it, in a file that is streamed afterwards.
+///
+/// Pages are copied as they are, so that those that did not change deduplicate; `VACUUM INTO` would lay all of them out anew. Opened for
+/// reading only, since a database that is not there would be made, empty.
+pub fn sqlite_copy(database: &Path, scratch: &Path) -> Vec<String> {
+    let backup = format!(".backup main '{}'", scratch.to_string_lossy());
+    ["sqlite3", "-batch", "-bail", "-readonly", &database.to_string_lossy(), ".timeout 60000", &backup].map(str::to_owned).to_vec()
+}
+
+impl<'a> Common<'a> {
+    fn read(table: &Table<'a>) -> Self {
+        let run_as = table.get("run_as").and_then(|value| {
+            let user = value.plain()?;
+            value.reader.mention(value.at, Mentioned::User(user.clone()));
+            Some(user)
+        });
+        let exclude = table.get("exclude").map(|value| {
+            let items = if value.is_list() { value.items() } else { vec![value] };
+            let patterns = items.iter().filter_map(|item| {
+                let pattern = item.text()?.to_owned();
+                item.reader.mention(item.at, Mentioned::Pattern(pattern.clone()));
+                Some(pattern)
+            });
+            patterns.collect()
+        });
+        Self {
+            name: table.get("name"),
+            environment: variables(table),
+            secrets: secret_variables(table),
+            run_as,
+            before: table.command("before"),
+            exclude,
+            one_file_system: table.flag("one_file_system"),
+        }
+    }
+
+    /// Keys that mean nothing for this kind.
+    fn refuse_others(&self, table: &Table, kind: &str) {
+        let wrong = |key: &'static str, what: &str| {
+            if let Some(value) = table.get(key) {
+                table.reader.complain(value.key_at, format!("{key} goes with {what}, not with {kind}"));
+            }
+        };
+        let is_tree = matches!(kind, "files" | "firestore");
+        if kind != "files" {
+            wrong("exclude", "files");
+            wrong("one_file_system", "files");
+        }
+        if is_tree {
+            wrong("name", "streams");
+        } else {
+            wrong("before", "files and firestore (hooks.before runs ahead of a whole job)");
+        }
+        if is_tree && self.before.is_none() && !table.is_there("before") || kind == "sqlite" {
+            ["environment", "secrets", "run_as"].into_iter().for_each(|key| wrong(key, "commands"));
+        }
+    }
+
+    fn source(&self, kind: &'static str, value: &Value<'a>, name: &str) -> Option<Vec<What>> {
+        match kind {
+            "postgres" => self.postgres(&value.table("postgres", name)?),
+            "mysql" => self.mysql(&value.table("mysql", name)?, "mysql", "mysqldump"),
+            "mariadb" => self.mysql(&value.table("mysql", name)?, "mariadb", "mariadb-dump"),
+            "mongodb" => self.mongodb(&value.table("mongodb", name)?),
+            "redis" => self.redis(&value.table("redis", name)?),
+            "sqlite" => self.sqlite(value, name),
+            "firestore" => self.firestore(value, name),
+            "command" => {
+                let line = value.command()?;
+                let program = Path::new(&line[0]).file_name().map_or(line[0].clone(), |name| name.to_string_lossy().into_owned());
+                let name = self.stream_name(&program, value)?;
+                Some(vec![self.stream(name, line, Vec::new(), None)])
+            }
+            "shell" => {
+                let text = value.text()?.to_owned();
+                values::refuse_secrets(std::slice::from_ref(&text)).map_err(|why| value.complain(why)).ok()?;
+                if self.name.is_none() {
+                    value.complain("a stream of a shell needs a name, as in name = \"orders.sql\"");
+                    return None;
+                }
+                let name = self.stream_name("", value)?;
+                value.reader.mention(value.at, Mentioned::Program("bash".into()));
+                let line = ["bash", "-o", "pipefail", "-c", &text].map(str::to_owned).to_vec();
+                Some(vec![self.stream(name, line, Vec::new(), None)])
+            }
+            _ => {
+                let paths = paths(value)?;
+                Some(vec![self.tree(paths, None)])
+            }
+        }
+    }
+
+    fn tree(&self, paths: Vec<PathBuf>, made_by: Option<&'static str>) -> What {
+        let before = self.before.clone().map(|line| match self.stream(String::new(), line, Vec::new(), made_by) {
+            What::Command(command) => command,
+            _ => StreamCommand::default(),
+        });
+        let exclude = self.exclude.clone().unwrap_or_default();
+        What::Files { paths, exclude, one_file_system: self.one_file_system.unwrap_or(false), before }
+    }
+
+    /// A stream, with the variables and the user that go for all.
+    pub(super) fn stream(&self, name: String, line: Vec<String>, own: Vec<Variable>, made_by: Option<&'static str>) -> What {
+        let mut variables = Vec::new();
+        let mut secrets = Vec::new();
+        for variable in own {
+            match variable {
+                Variable::Clear(name, value) => variables.push((name.to_owned(), value)),
+                Variable::Secret(name, from) => secrets.push((name.to_owned(), from)),
+            }
+        }
+        // What the user writes wins.
+        variables.retain(|(name, _)| !self.environment.iter().any(|(own, _)| own == name));
+        secrets.retain(|(name, _)| !self.secrets.iter().any(|(own, _)| own == name));
+        variables.extend(self.environment.iter().cloned());
+        secrets.extend(self.secrets.iter().cloned());
+        let line = match &self.run_as {
+            Some(user) => ["runuser", "-u", user, "--"].map(str::to_owned).into_iter().chain(line).collect(),
+            None => line,
+        };
+        What::Command(StreamCommand { name, line, variables, secrets, made_by })
+    }
+
+    /// The name the user gives, or this one.
+    pub(super) fn stream_name(&self, default: &str, value: &Value) -> Option<String> {
+        stream_name(self.name.as_ref(), default, value)
+    }
+
+    /// The name the user gives, or this one, which is good.
+    pub(super) fn fixed_name(&self, default: &str) -> Option<String> {
+        self.name.as_ref().map_or(Some(default.to_owned()), |value| self.stream_name(default, value))
+    }
+
+    fn sqlite(&self, value: &Value<'a>, name: &str) -> Option<Vec<What>> {
+        let value = match value.is_text() {
+            true => value.clone(),
+            false => {
+                let table = value.table("sqlite", name)?;
+                let database = table.get("database");
+                table.finish();
+                if database.is_none() {
+                    table.complain("which file? write sqlite = \"/srv/app/app.db\"");
+                }
+                database?
+            }
+        };
+        let database = value.path()?;
+        value.reader.mention(value.at, Mentioned::Source(database.clone()));
+        value.reader.mention(value.at, Mentioned::Program("sqlite3".into()));
+        let file = database.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Some(vec![What::Sqlite { name: self.stream_name(&file, &value)?, database }])
+    }
+
+    fn firestore(&self, value: &Value<'a>, name: &str) -> Option<Vec<What>> {
+        let (folder, accounts) = match value.is_text() {
+            true => (Some(value.clone()), None),
+            false => {
+                let table = value.table("firestore", name)?;
+                let found = (table.get("folder"), table.get("accounts"));
+                table.finish();
+                if found.0.is_none() {
+                    table.complain("which folder? write folder = \"/srv/exports/orders\"");
+                }
+                found
+            }
+        };
+        let mut paths = Vec::new();
+        for value in folder.into_iter().chain(accounts) {
+            let path = value.path()?;
+            // A command may be about to make it.
+            if self.before.is_none() {
+                value.reader.mention(value.at, Mentioned::Source(path.clone()));
+            }
+            paths.push(path);
+        }
+        (!paths.is_empty()).then(|| vec![self.tree(paths, Some("firestore"))])
+    }
+}
+
+/// The name of a stream that the user gives, or the one that a value suggests.
+pub(super) fn stream_name(given: Option<&Value>, default: &str, value: &Value) -> Option<String> {
+    let (name, at) = match given {
+        Some(given) => (given.text()?, given),
+        None => (default, value),
+    };
+    let is_part = |part: &str| !part.is_empty() && part != "." && part != ".." && part.len() <= 255;
+    if name.split('/').all(is_part) && !name.contains(['\n', '\t']) {
+        return Some(name.to_owned());
+    }
+    at.complain("this cannot be the name of a stream; write name = \"orders.sql\" or the like");
+    None
+}
+
+/// Files and folders to back up.
+fn paths(value: &Value) -> Option<Vec<PathBuf>> {
+    let items = if value.is_list() { value.items() } else { vec![value.clone()] };
+    if items.is_empty() {
+        value.complain("there is no file or folder in it");
+    }
+    let mut paths = Vec::new();
+    for item in items {
+        let path = item.path()?;
+        item.reader.mention(item.at, Mentioned::Source(path.clone()));
+        paths.push(path);
+    }
+    (!paths.is_empty()).then_some(paths)
+}
