@@ -535,7 +535,7 @@ impl Stage {
         fs::write(&key, KEY).unwrap();
         fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         best("All reports, as this host remembers them", &mut || drop(repository.reports().unwrap()));
-        for arguments in [&["snapshots"][..], &["ls", "latest"], &["dump", "latest", "--quiet"], &["status", "--max-age", "90y"]] {
+        for arguments in [&["snapshots"][..], &["ls", "latest"], &["dump", "latest", "--quiet"], &["status", "--max-age", "36000d"]] {
             best(&format!("`snap {}`, the whole program", arguments.join(" ")), &mut || {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));
                 command.args(arguments).env("SNAP_REPOSITORY", self.store()).env("SNAP_CACHE_DIR", self.cache());

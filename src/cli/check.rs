@@ -1,7 +1,6 @@
 //! `snap check`.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde_json::json;
 
@@ -9,6 +8,7 @@ use super::context::Context;
 use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
 use super::{json, output, show, unlock, version, witness};
+use crate::config;
 use crate::error::{Result, show as show_path, show_bytes};
 use crate::format::report::{self, Did, Report};
 use crate::ops::check::{Affected, Budget, CheckReport, Finding, ReadData, Remedy, check, check_keyless};
@@ -142,32 +142,13 @@ fn note(repository: &Repository, found: &CheckReport, begun: jiff::Timestamp) {
 const WARNINGS_KEPT: usize = 16;
 
 fn parse_budget(text: &str) -> std::result::Result<Budget, String> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     // Small letters, so that 10m is minutes and 10M is mebibytes, as everywhere.
-    let seconds = match unit.trim_start() {
-        "s" => Some(1),
-        "m" | "min" => Some(60),
-        "h" => Some(3600),
-        _ => None,
-    };
-    let time = seconds.and_then(|seconds| number.parse::<u64>().ok()?.checked_mul(seconds)).filter(|seconds| *seconds > 0);
-    let budget = match seconds {
-        Some(_) => time.map(|seconds| Budget::Time(Duration::from_secs(seconds))),
-        None => show::parse_size(text).map(Budget::Bytes),
+    let is_time = text.ends_with(['s', 'm', 'h', 'd']) || text.ends_with("min");
+    let budget = match is_time {
+        true => config::parse_duration(text).ok().map(Budget::Time),
+        false => show::parse_size(text).map(Budget::Bytes),
     };
     budget.ok_or_else(|| "write a time like 30s, 10m or 2h, or a size like 50G".into())
-}
-
-fn parse_subset(text: &str) -> std::result::Result<ReadData, String> {
-    let part = if let Some((number, of)) = text.split_once('/') {
-        let (number, of) = (number.parse().ok(), of.parse().ok());
-        number.zip(of).filter(|(number, of)| (1..=*of).contains(number)).map(|(number, of)| ReadData::Part { number, of })
-    } else if let Some(percent) = text.strip_suffix('%') {
-        percent.parse().ok().filter(|percent| *percent > 0.0 && *percent <= 100.0).map(ReadData::Percent)
-    } else {
-        show::parse_size(text).map(ReadData::Bytes)
-    };
-    part.ok_or_else(|| "write 2/7, 5% or 10G".into())
 }
 
 fn print_json(report: &CheckReport) -> Result<()> {
@@ -277,6 +258,8 @@ pub fn lost(affected: &Affected) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::id::ObjectName;
 
@@ -297,6 +280,25 @@ mod tests {
             ("/", None),
         ] {
             assert_eq!(parse_subset(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn budgets_are_times_in_small_letters_and_sizes_in_capitals() {
+        for (text, expected) in [
+            ("30s", Some(Budget::Time(Duration::from_secs(30)))),
+            ("10m", Some(Budget::Time(Duration::from_secs(600)))),
+            ("10min", Some(Budget::Time(Duration::from_secs(600)))),
+            ("2h", Some(Budget::Time(Duration::from_secs(7200)))),
+            ("10M", Some(Budget::Bytes(10 << 20))),
+            ("50G", Some(Budget::Bytes(50 << 30))),
+            ("1", Some(Budget::Bytes(1))),
+            ("0s", None),
+            ("-5G", None),
+            ("10x", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_budget(text).ok(), expected, "{text}");
         }
     }
 

@@ -9,10 +9,9 @@ use super::context::Context;
 use super::exit::{self, Outcome};
 use super::show::Column::{Left, Right};
 use super::{output, show, unlock};
-use crate::config::Objectives;
+use crate::config::{self, Objectives};
 use crate::error::Result;
 use crate::ops::status::{Expectations, JobStatus, State, Status, gather, judge, metrics};
-use crate::retention::Age;
 
 /// Say whether every job is backed up as recently as it should be
 ///
@@ -30,7 +29,7 @@ pub struct Args {
     #[arg(long, value_name = "HOST")]
     host: Vec<String>,
     /// How old the newest good snapshot of a stream may be that no configuration names: 26h, 8d
-    #[arg(long, value_name = "DURATION", value_parser = parse_age)]
+    #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
     max_age: Option<Duration>,
     /// Print metrics in Prometheus' text format
     #[arg(long, conflicts_with_all = ["health", "json"])]
@@ -74,16 +73,6 @@ impl Args {
         let mut objectives = Objectives::default();
         objectives.max_age = self.max_age.unwrap_or(objectives.max_age);
         Expectations { objectives, ..Expectations::default() }
-    }
-}
-
-/// A length of time with fixed lengths of days, months and years.
-fn parse_age(text: &str) -> std::result::Result<Duration, String> {
-    let age: Age = text.parse()?;
-    let days = u64::from(age.years) * 365 + u64::from(age.months) * 30 + u64::from(age.weeks) * 7 + u64::from(age.days);
-    match age.is_zero() {
-        true => Err("nothing is that young".into()),
-        false => Ok(Duration::from_secs((days * 24 + u64::from(age.hours)) * 3600)),
     }
 }
 
@@ -191,7 +180,7 @@ fn table(status: &Status) -> String {
             output::harmless(&job.host),
             last.map_or_else(|| "never".into(), |last| show::time(last.time)),
             job.age.map(show::duration).unwrap_or_default(),
-            show::duration(job.max_age),
+            allowed(job.max_age),
             tried(job),
             or_never(job.last_verified),
             drilled(job, status),
@@ -202,6 +191,10 @@ fn table(status: &Status) -> String {
     };
     let rows: Vec<Vec<String>> = status.jobs.iter().map(row).collect();
     show::table(&columns, &rows)
+}
+
+fn allowed(seconds: f64) -> String {
+    config::show_duration(Duration::from_secs_f64(seconds))
 }
 
 fn tried(job: &JobStatus) -> String {
@@ -228,11 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ages_are_read_and_said() {
-        for (text, hours) in [("26h", 26), ("8d", 192), ("1w1h", 169), ("1y", 8760)] {
-            assert_eq!(parse_age(text), Ok(Duration::from_secs(hours * 3600)), "{text}");
-        }
-        assert!(parse_age("0h").is_err() && parse_age("x").is_err());
+    fn ages_are_said_roughly() {
         for (seconds, said) in [(59.0, "0 minutes"), (61.0, "1 minute"), (43_300.0, "12 hours"), (200_000.0, "2 days")] {
             assert_eq!(rough(seconds), said);
         }

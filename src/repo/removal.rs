@@ -11,6 +11,9 @@ use crate::format::record::Record;
 use crate::id::ObjectName;
 use crate::limits::*;
 
+/// A record's name, and the record.
+pub type StoredRecord = (ObjectName, Record);
+
 /// Where collections are: what a snapshot that names old data depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collections {
@@ -65,7 +68,7 @@ impl Repository {
     }
 
     /// Every record that can be read with its name, and what went wrong with the others.
-    pub fn records_by_name(&self) -> Result<(Vec<(ObjectName, Record)>, Vec<Unreadable>)> {
+    pub fn records_by_name(&self) -> Result<(Vec<StoredRecord>, Vec<Unreadable>)> {
         let (mut found, mut unreadable) = (Vec::new(), Vec::new());
         for name in self.record_names()? {
             match self.record(name) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::*;
+use crate::config::show_duration;
 use crate::format::report::{Did, Drill, Outcome, Report, Run};
 use crate::limits::*;
 use crate::ops::ledger::Ledger;
@@ -67,6 +68,11 @@ pub fn judge(facts: &Facts, expectations: &Expectations, now: Timestamp) -> Stat
 
 fn stream(stored: &Stored) -> Stream<'_> {
     (&stored.snapshot.host, &stored.snapshot.name)
+}
+
+/// As it is written in a configuration.
+fn span(seconds: f64) -> String {
+    show_duration(Duration::from_secs_f64(seconds))
 }
 
 fn secs(duration: Duration) -> f64 {
@@ -249,7 +255,7 @@ impl<'a> View<'a> {
         match job.age {
             None => miss(Objective::MaxAge, "there is no good snapshot".into()),
             Some(age) if age > job.max_age => {
-                let allowed = duration(job.max_age);
+                let allowed = span(job.max_age);
                 miss(Objective::MaxAge, format!("the newest good snapshot is {} old; {allowed} are allowed", duration(age)));
             }
             Some(_) => {}
@@ -258,7 +264,7 @@ impl<'a> View<'a> {
             let max = max?;
             match last {
                 None => Some(never.to_owned()),
-                Some(last) if self.age(last) > max => Some(format!("{what} {}; {} are allowed", self.ago(last), duration(max))),
+                Some(last) if self.age(last) > max => Some(format!("{what} {}; {} are allowed", self.ago(last), span(max))),
                 Some(_) => None,
             }
         };
@@ -271,7 +277,7 @@ impl<'a> View<'a> {
         if let (Some(restore), Some(max)) = (job.restore, job.max_restore_time)
             && restore.seconds > max
         {
-            let (takes, max) = (duration(restore.seconds), duration(max));
+            let (takes, max) = (duration(restore.seconds), span(max));
             match restore.measured {
                 true => miss(Objective::MaxRestoreTime, format!("a restore took {takes}; {max} are allowed")),
                 false => job.warnings.push(format!("a restore is estimated to take {takes}; {max} are allowed; a drill would tell")),
