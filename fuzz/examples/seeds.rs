@@ -36,6 +36,7 @@ fn main() {
     seed("manifest", "new", &Manifest { version, repository, created: moment, chunker, features: Vec::new() }.encode());
     snapshots(moment);
     let (host, names) = ("db1".to_string(), vec![ObjectName([1; 32]), ObjectName([2; 32])]);
+    seed("config", "example", snap_backup::config::EXAMPLE.as_bytes());
     seed("record", "condemned", &Record::Condemned { time: moment, host: host.clone(), epoch: 3, packs: names.clone() }.encode());
     seed("record", "epoch", &Record::Epoch { time: moment, host: host.clone(), epoch: u64::MAX }.encode());
     seed("record", "forget", &Record::Forget { time: moment, host, snapshots: names, reason: "keep 7 \"daily\"".into() }.encode());

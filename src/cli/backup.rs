@@ -132,7 +132,7 @@ impl Args {
         let host = match (&self.host, environment.get("SNAP_HOST")) {
             (Some(host), _) => host.clone(),
             (None, Some(host)) => text_of("SNAP_HOST", host)?,
-            (None, None) => unlock::host(),
+            (None, None) => unlock::configured(context)?.and_then(|table| table.host.clone()).unwrap_or_else(unlock::host),
         };
         if host.is_empty() || self.name.as_ref().is_some_and(String::is_empty) {
             return Err(Error::Usage("The name of the host or of the snapshot is empty".into()));

@@ -3,14 +3,27 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 
 use super::signals::Signals;
+use crate::config::Parsed;
 
 /// What every command gets.
 pub struct Context {
     pub options: Options,
     pub environment: Environment,
     pub signals: Signals,
+    /// What `settings` read, once it did.
+    pub configuration: OnceLock<Option<Parsed>>,
+    /// That there are mistakes in it was said.
+    pub configuration_told: AtomicBool,
+}
+
+impl Context {
+    pub fn new(options: Options, environment: Environment, signals: Signals) -> Self {
+        Self { options, environment, signals, configuration: OnceLock::new(), configuration_told: AtomicBool::new(false) }
+    }
 }
 
 /// Flags of all commands.
@@ -25,6 +38,9 @@ pub struct Options {
     pub repository_file: Option<PathBuf>,
     #[command(flatten)]
     pub secret: SecretOptions,
+    /// Configuration file [env: SNAP_CONFIG; otherwise ./snap.toml, ~/.config/snap/snap.toml or /etc/snap/snap.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Keep no index on this machine between runs [folder otherwise: SNAP_CACHE_DIR, XDG_CACHE_HOME/snap or ~/.cache/snap]
     #[arg(long, global = true)]
     pub no_cache: bool,

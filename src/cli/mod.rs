@@ -8,11 +8,15 @@ mod backup;
 mod cat;
 mod check;
 mod completions;
+mod config;
+mod config_check;
+mod config_show;
 mod context;
 mod copy;
 mod diff;
 mod dump;
 mod exit;
+mod fetch;
 mod find;
 mod forget;
 mod init;
@@ -29,6 +33,7 @@ mod report;
 mod restore;
 mod secret;
 mod select;
+mod settings;
 mod sheet;
 mod show;
 mod signals;
@@ -97,6 +102,7 @@ enum Command {
     Key(Box<key::Args>),
     Rekey(rekey::Args),
     Cat(cat::Args),
+    Config(config::Args),
     Version(version::Args),
     Completions(completions::Args),
 }
@@ -123,6 +129,7 @@ impl Command {
             Self::Key(args) => args.run(context),
             Self::Rekey(args) => args.run(context),
             Self::Cat(args) => args.run(context),
+            Self::Config(args) => args.run(context),
             Self::Version(args) => args.run(context),
             Self::Completions(args) => args.run(context),
         }
@@ -147,7 +154,7 @@ pub fn run() -> ExitCode {
     };
     let environment = Environment::of_process();
     hide_memory(&environment);
-    let context = Context { options: cli.options, environment, signals: Signals::watch() };
+    let context = Context::new(cli.options, environment, Signals::watch());
     let result = catch_unwind(AssertUnwindSafe(|| cli.command.run(&context)));
     exit::of_running(result, &context)
 }
@@ -208,6 +215,8 @@ mod tests {
             "snap audit --since 2026-01-01 --csv",
             "snap check --read-data-budget 10m",
             "snap check --read-data-budget 50G",
+            "snap config check",
+            "snap --config /etc/snap/snap.toml config show orders --json",
             "snap rekey --to /b --new-password-file p",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
@@ -227,6 +236,8 @@ mod tests {
             "snap key export",
             "snap key export f --show",
             "snap rekey",
+            "snap config",
+            "snap config example x",
             "snap -q -v stats",
             "snap repair",
             "snap repair packs 3f --read-data",

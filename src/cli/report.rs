@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn status_says_what_is_known() {
-        let context = Context { options: Options::default(), environment: Environment::of(&[]), signals: Signals::watch() };
+        let context = Context::new(Options::default(), Environment::of(&[]), Signals::watch());
         let reporter = Reporter::start(&context, Channel::Stdout);
         reporter.bytes(5);
         assert_eq!(reporter.shared.status().get("percent_done"), None);

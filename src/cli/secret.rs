@@ -1,22 +1,21 @@
 //! Which password or key file opens the repository, and reading it.
 //!
-//! Flags beat variables beat systemd's credentials beat asking. Two secrets on one level are an error, and never a guess.
+//! Flags beat variables beat systemd's credentials beat the configuration beat asking. Two secrets on one level are an error, and never a guess.
 //! There may be three secrets: one's own, a new one, and that of a repository to copy from.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use zeroize::Zeroizing;
 
 use super::context::{Context, Environment, FromOptions, NewSecretOptions, SecretOptions};
+use super::fetch::{self, without_line_end};
 use super::keyfile::{self, Guard};
-use super::{output, recovery, words};
+use super::{output, recovery, unlock, words};
+use crate::config::SecretFrom;
 use crate::crypto::Secret;
 use crate::error::{Error, Result, show, show_bytes};
-use crate::limits::*;
-use crate::source::SECRET_PREFIXES;
 use crate::world::World;
 
 /// Where a secret comes from.
@@ -29,6 +28,8 @@ pub enum Origin {
     KeyFile(PathBuf, Guard),
     /// Recovery words.
     WordsFile(PathBuf),
+    /// What the configuration says.
+    Configured(SecretFrom),
     Asking,
 }
 
@@ -121,7 +122,15 @@ impl Guard {
 /// The secret for the repository at `location`.
 pub fn get(context: &Context, given: &Given, location: &str, purpose: Purpose) -> Result<Secret> {
     let variable = |name| given.role.variable(name);
-    match choose(given, &context.environment)? {
+    let mut origin = choose(given, &context.environment)?;
+    if origin == Origin::Asking && given.role == Role::Own {
+        origin = match unlock::configured(context)?.and_then(|table| table.secret.clone()) {
+            Some(SecretFrom::KeyFile(path)) => Origin::KeyFile(path, Guard::Mode),
+            Some(from) => Origin::Configured(from),
+            None => Origin::Asking,
+        };
+    }
+    match origin {
         Origin::Password(password) => password_of(&variable("PASSWORD"), Zeroizing::new(password.as_bytes().to_vec())),
         Origin::PasswordFile(path, guard) => {
             let (bytes, is_private) = keyfile::read_secret(&path)?;
@@ -144,6 +153,7 @@ pub fn get(context: &Context, given: &Given, location: &str, purpose: Purpose) -
             Err(Error::Usage("A repository cannot be made with recovery words; it gets words of its own".into()))
         }
         Origin::WordsFile(path) => recovery::read(&path),
+        Origin::Configured(from) => password_of(&fetch::describe(&from), fetch::fetch(&from, context)?),
         Origin::Asking => ask(given.role, location, purpose),
     }
 }
@@ -202,16 +212,6 @@ fn password_of(origin: &str, mut password: Zeroizing<Vec<u8>>) -> Result<Secret>
     }
 }
 
-fn without_line_end(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
-    if bytes.ends_with(b"\n") {
-        bytes.pop();
-        if bytes.ends_with(b"\r") {
-            bytes.pop();
-        }
-    }
-    bytes
-}
-
 fn from_descriptor(variable: &str, number: &OsStr) -> Result<Secret> {
     let number: Option<u32> = number.to_str().and_then(|text| text.parse().ok());
     let number = number.ok_or_else(|| Error::Usage(format!("{variable} is not the number of a file descriptor")))?;
@@ -219,28 +219,10 @@ fn from_descriptor(variable: &str, number: &OsStr) -> Result<Secret> {
     password_of(variable, without_line_end(bytes))
 }
 
-/// What the command prints. It gets no standard input, which may be the dump, and none of our secrets.
+/// What the command prints.
 fn from_command(text: &OsStr, context: &Context) -> Result<Secret> {
     let words = words::split(text).map_err(|why| Error::Usage(format!("The password command cannot be used: {why}")))?;
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).stdin(Stdio::null()).stderr(Stdio::inherit());
-    for (name, _) in std::env::vars_os() {
-        if SECRET_PREFIXES.iter().any(|prefix| name.as_bytes().starts_with(prefix)) {
-            command.env_remove(name);
-        }
-    }
-    let failed = |error| Error::File { action: "run the password command", path: PathBuf::from(&words[0]), source: error };
-    let output = command.output().map_err(failed)?;
-    let printed = Zeroizing::new(output.stdout);
-    if context.signals.interrupted().load(std::sync::atomic::Ordering::Relaxed) {
-        return Err(Error::Interrupted);
-    }
-    if !output.status.success() {
-        return Err(failed(std::io::Error::other(output.status.to_string())));
-    }
-    if printed.len() > SECRET_BYTES_MAX {
-        return Err(Error::Usage("What the password command prints is too long for a password".into()));
-    }
+    let printed = fetch::printed_by(&words, context)?;
     password_of(&format!("the output of {}", show_bytes(words[0].as_bytes())), without_line_end(printed))
 }
 

@@ -42,22 +42,7 @@ fn parse_time_in(text: &str, zone: TimeZone) -> Result<Timestamp, String> {
     zoned.map(|zoned| zoned.timestamp()).ok_or_else(|| "write \"2026-11-21 02:00:00\" (local time) or 2026-11-21T02:00:00Z".into())
 }
 
-/// Reads a size: `512`, `10K`, `1.5G`, `10 GiB`; all units are powers of 1024.
-pub fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let power = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 1,
-        "m" | "mb" | "mib" => 2,
-        "g" | "gb" | "gib" => 3,
-        "t" | "tb" | "tib" => 4,
-        _ => return None,
-    };
-    let number: f64 = number.parse().ok()?;
-    let bytes = number * 1024f64.powi(power);
-    (bytes.is_finite() && bytes >= 1.0 && bytes < u64::MAX as f64).then_some(bytes as u64)
-}
+pub use crate::config::parse_size;
 
 /// A column of a table.
 #[derive(Clone, Copy)]

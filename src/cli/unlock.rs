@@ -4,11 +4,14 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::context::{Context, Environment, FromOptions};
 use super::input;
 use super::secret::{self, Given, Purpose, only_one};
+use super::{exit, output, settings};
 use crate::backend::{Backend, Local, Place};
+use crate::config::RepositoryTable;
 use crate::crypto::Secret;
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::limits::*;
@@ -34,7 +37,8 @@ pub fn open_and_tell(context: &Context) -> Result<(Repository, Secret)> {
 pub fn open_from(context: &Context, from: &FromOptions) -> Result<Repository> {
     let given = [("--from-repo", from.from_repo.clone()), ("--from-repository-file", from.from_repository_file.clone())];
     let missing = "No repository to copy from is given; use --from-repo DIR or set SNAP_FROM_REPOSITORY";
-    let location = location(&given, ["SNAP_FROM_REPOSITORY", "SNAP_FROM_REPOSITORY_FILE"], &context.environment, missing)?;
+    let location = location(&given, ["SNAP_FROM_REPOSITORY", "SNAP_FROM_REPOSITORY_FILE"], &context.environment)?;
+    let location = location.ok_or_else(|| Error::Usage(missing.into()))?;
     open_store(context, Arc::new(Local::new(location)), &from.into())
 }
 
@@ -58,10 +62,39 @@ pub fn open_or_create_in(context: &Context, store: Arc<dyn Backend>, given: &Giv
 
 /// The store of the repository, not opened.
 pub fn store(context: &Context) -> Result<Arc<dyn Backend>> {
+    let given = match given(context)? {
+        Some(given) => Some(given),
+        None => settings::repository(context)?.and_then(|table| table.path.clone()),
+    };
+    let missing = "No repository is given; use -r DIR, set SNAP_REPOSITORY, or write it into snap.toml (snap config example)";
+    Ok(Arc::new(Local::new(given.ok_or_else(|| Error::Usage(missing.into()))?)))
+}
+
+/// The folder of the repository that flags and variables name.
+fn given(context: &Context) -> Result<Option<PathBuf>> {
     let options = &context.options;
-    let given = [("--repo", options.repo.clone()), ("--repository-file", options.repository_file.clone())];
-    let missing = "No repository is given; use -r DIR or set SNAP_REPOSITORY";
-    Ok(Arc::new(Local::new(location(&given, ["SNAP_REPOSITORY", "SNAP_REPOSITORY_FILE"], &context.environment, missing)?)))
+    let flags = [("--repo", options.repo.clone()), ("--repository-file", options.repository_file.clone())];
+    location(&flags, ["SNAP_REPOSITORY", "SNAP_REPOSITORY_FILE"], &context.environment)
+}
+
+/// What the configuration says of the repository in use: nothing if flags or variables name another, whose secret is another.
+pub fn configured(context: &Context) -> Result<Option<&RepositoryTable>> {
+    let Some(given) = given(context)? else { return settings::repository(context) };
+    match settings::repository(context) {
+        Ok(table) => Ok(table.filter(|table| table.path.as_ref().is_none_or(|path| is_same(path, &given)))),
+        // It is not needed to find the repository; there may be nothing in it for this one.
+        Err(error) => {
+            if !context.options.quiet && !context.configuration_told.swap(true, Ordering::Relaxed) {
+                output::complain(&format!("warning: the configuration is not used: {}", exit::message(&error)));
+            }
+            Ok(None)
+        }
+    }
+}
+
+fn is_same(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into());
+    real(a) == real(b)
 }
 
 /// The store in a folder that was named as an argument.
@@ -136,17 +169,17 @@ pub fn maker() -> String {
 }
 
 /// The folder a repository is in: of flags and variables the first names it, the second a file that does.
-fn location(flags: &[(&str, Option<PathBuf>); 2], names: [&str; 2], environment: &Environment, missing: &str) -> Result<PathBuf> {
+fn location(flags: &[(&str, Option<PathBuf>); 2], names: [&str; 2], environment: &Environment) -> Result<Option<PathBuf>> {
     let variables = names.map(|name| (name, environment.path(name)));
     let (level, in_file) = match only_one(flags)? {
         Some(path) => (path, flags[1].1.is_some()),
         None => match only_one(&variables)? {
             Some(path) => (path, variables[0].1.is_none()),
-            None => return Err(Error::Usage(missing.into())),
+            None => return Ok(None),
         },
     };
     let path = if in_file { first_line(&level)? } else { level };
-    folder(path.as_os_str())
+    folder(path.as_os_str()).map(Some)
 }
 
 fn first_line(path: &Path) -> Result<PathBuf> {
@@ -185,18 +218,18 @@ fn cache(environment: &Environment) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    fn own(flags: [Option<&str>; 2], environment: &Environment) -> Result<PathBuf> {
+    fn own(flags: [Option<&str>; 2], environment: &Environment) -> Result<Option<PathBuf>> {
         let flags = [("--repo", flags[0].map(PathBuf::from)), ("--repository-file", flags[1].map(PathBuf::from))];
-        location(&flags, ["SNAP_REPOSITORY", "SNAP_REPOSITORY_FILE"], environment, "none")
+        location(&flags, ["SNAP_REPOSITORY", "SNAP_REPOSITORY_FILE"], environment)
     }
 
     #[test]
     fn flags_beat_variables() {
         let variables = Environment::of(&[("SNAP_REPOSITORY", "/env")]);
         let flag = [Some("/flag"), None];
-        assert_eq!(own(flag, &variables).unwrap(), Path::new("/flag"));
-        assert_eq!(own([None; 2], &variables).unwrap(), Path::new("/env"));
-        assert!(own([None; 2], &Environment::of(&[("SNAP_REPOSITORY", "")])).is_err());
+        assert_eq!(own(flag, &variables).unwrap().unwrap(), Path::new("/flag"));
+        assert_eq!(own([None; 2], &variables).unwrap().unwrap(), Path::new("/env"));
+        assert_eq!(own([None; 2], &Environment::of(&[("SNAP_REPOSITORY", "")])).unwrap(), None);
         let both = Environment::of(&[("SNAP_REPOSITORY", "/a"), ("SNAP_REPOSITORY_FILE", "/b")]);
         let error = own([None; 2], &both).unwrap_err().to_string();
         assert_eq!(error, "Both SNAP_REPOSITORY and SNAP_REPOSITORY_FILE are given; choose one");
@@ -208,7 +241,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), " /srv/backup \nmore\n").unwrap();
         let named = [None, file.path().to_str()];
-        assert_eq!(own(named, &Environment::of(&[])).unwrap(), Path::new("/srv/backup"));
+        assert_eq!(own(named, &Environment::of(&[])).unwrap().unwrap(), Path::new("/srv/backup"));
     }
 
     #[test]

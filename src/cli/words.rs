@@ -1,12 +1,14 @@
 //! Splits a command into words, as a shell would, but for everything else a shell does: no variables, no wildcards, no pipes.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use super::output;
 
 /// The words of a command, or why it has none.
 ///
 /// Single quotes keep everything; in double quotes a backslash keeps `"`, `\`, `$` and `` ` ``; outside it keeps anything.
-pub fn split(text: &std::ffi::OsStr) -> Result<Vec<OsString>, &'static str> {
+pub fn split(text: &OsStr) -> Result<Vec<OsString>, &'static str> {
     let mut words = Vec::new();
     let mut word: Option<Vec<u8>> = None;
     let mut bytes = text.as_bytes().iter().copied();
@@ -50,6 +52,19 @@ fn double_quoted(bytes: &mut impl Iterator<Item = u8>, word: &mut Vec<u8>) -> Re
     }
 }
 
+/// A word as it can be pasted into a shell.
+pub fn quote(word: &OsStr) -> String {
+    let text = word.to_string_lossy();
+    let shown = output::harmless(&text);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:=,@%+".contains(&byte);
+    match !text.is_empty() && text.bytes().all(is_plain) {
+        true => shown,
+        false if shown == text => format!("'{}'", text.replace('\'', "'\\''")),
+        // With line ends and the like in it.
+        false => format!("$'{}'", output::harmless(&text.replace('\\', "\\\\").replace('\'', "\\'"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +79,9 @@ mod tests {
         check(r#"a "b \"c\" \d $x" '\' ''"#, &["a", r#"b "c" \d $x"#, r"\", ""]);
         check("a'b'\"c\"d", &["abcd"]);
         check("cat /x | grep y", &["cat", "/x", "|", "grep", "y"]);
+        for (word, shown) in [("a-b=c", "a-b=c"), ("", "''"), ("it's", "'it'\\''s'"), ("a\nb'\\", r"$'a\nb\'\\'"), ("$x", "'$x'")] {
+            assert_eq!(quote(word.as_ref()), shown);
+        }
         for wrong in ["", "  ", "a 'b", "a \"b", "a \"b\\", "a\\"] {
             assert!(split(wrong.as_ref()).is_err(), "{wrong}");
         }

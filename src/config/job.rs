@@ -80,12 +80,12 @@ fn job(name: &str, table: &Table, defaults: &Settings) -> Job {
     table.finish();
     let max_drill_age = own.max_drill_age.or(defaults.max_drill_age);
     if max_drill_age.is_some() && drill.is_none() && !table.is_there("drill") {
-        table.reader.warn(table.at, format!("job {name} must be drilled every so often (max_drill_age), but says no drill"));
+        table.warn(format!("job {name} must be drilled every so often (max_drill_age), but says no drill"));
     }
     let timeout = own.timeout.or(defaults.timeout);
     let stall_timeout = own.stall_timeout.or(defaults.stall_timeout);
     if timeout.zip(stall_timeout).is_some_and(|(whole, stall)| stall >= whole) {
-        table.reader.warn(table.at, format!("stall_timeout of job {name} is not shorter than timeout, so it never counts"));
+        table.warn(format!("stall_timeout of job {name} is not shorter than timeout, so it never counts"));
     }
     Job {
         name: name.to_owned(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::reader::{Found, Reader, Table, Value, place, quoted};
+use super::reader::{Found, Places, Reader, Table, Value, quoted};
 use super::values::{has_password, is_secret_name};
 use super::{Config, Notify, RepositoryTable, SecretFrom, Serve, job, notify};
 use crate::limits::CONFIG_BYTES_MAX;
@@ -61,6 +61,8 @@ pub struct Mention {
 pub enum Mentioned {
     /// A file with a secret in it: must be there and be private.
     Secret(PathBuf),
+    /// The repository's key file, which `snap init` makes.
+    KeyFile(PathBuf),
     /// A credential of systemd.
     Credential(String),
     /// A variable of the environment.
@@ -83,7 +85,8 @@ pub fn parse(bytes: &[u8], file: &Path) -> Parsed {
     };
     let (document, wrong) = DeTable::parse_recoverable(text);
     let folder = file.parent().unwrap_or(Path::new(""));
-    let reader = Reader::new(text, folder);
+    let places = Places::new(text);
+    let reader = Reader::new(&places, folder);
     let root = Table::new(&reader, "", String::new(), document.get_ref(), 0);
     let repository = repository(&root);
     let repository_is_good = reader.errors() == 0 && wrong.is_empty();
@@ -91,10 +94,17 @@ pub fn parse(bytes: &[u8], file: &Path) -> Parsed {
     let notify = notify::notify(&root, &jobs);
     let serve = serve(&root);
     root.finish();
-    let Found { complaints: read, mentions, keys } = reader.finish();
-    let mut complaints: Vec<Complaint> = wrong.iter().map(|error| grammar(text, error)).collect();
-    // Where the grammar is wrong, what follows from it is noise.
-    complaints.extend(if wrong.is_empty() { read } else { Vec::new() });
+    let Found { complaints: read, of_tables, mentions, keys } = reader.finish();
+    let mut complaints: Vec<Complaint> = wrong.iter().map(|error| grammar(&places, error)).collect();
+    if wrong.is_empty() {
+        complaints.extend(of_tables);
+    }
+    // What follows from wrong grammar is noise: on its line, and behind a table that did not begin.
+    let lines: Vec<usize> = complaints.iter().map(|complaint| complaint.line).collect();
+    let is_header = |line: &usize| places.line(*line).trim_start().starts_with('[');
+    let end = lines.iter().copied().filter(is_header).min().unwrap_or(usize::MAX);
+    let is_noise = |complaint: &Complaint| !wrong.is_empty() && (complaint.line >= end || lines.contains(&complaint.line));
+    complaints.extend(read.into_iter().filter(|complaint| !is_noise(complaint)));
     complaints.sort();
     complaints.dedup();
     let config = Config { file: file.to_owned(), repository, jobs, notify: notify.unwrap_or_default(), serve };
@@ -109,13 +119,13 @@ fn text(bytes: &[u8]) -> Result<&str, Complaint> {
     std::str::from_utf8(bytes).map_err(|error| {
         let (valid, _) = bytes.split_at(error.valid_up_to());
         let valid = std::str::from_utf8(valid).unwrap_or_default();
-        wrong(place(valid, valid.len()), "this is not UTF-8")
+        wrong(Places::new(valid).of(valid.len()), "this is not UTF-8")
     })
 }
 
 /// What the parser says, as a complaint. It names what it expected, never what is there.
-fn grammar(text: &str, error: &toml::de::Error) -> Complaint {
-    let (line, column) = place(text, error.span().map_or(0, |span| span.start));
+fn grammar(places: &Places, error: &toml::de::Error) -> Complaint {
+    let (line, column) = places.of(error.span().map_or(0, |span| span.start));
     Complaint { line, column, severity: Severity::Error, text: crate::error::show_bytes(error.message().trim().as_bytes()) }
 }
 
@@ -147,7 +157,7 @@ fn repository(root: &Table) -> RepositoryTable {
     let password = secret(&table, "password");
     let key_file = table.get("key_file").and_then(|value| {
         let path = value.path()?;
-        value.reader.mention(value.at, Mentioned::Secret(path.clone()));
+        value.reader.mention(value.at, Mentioned::KeyFile(path.clone()));
         Some((value.key_at, SecretFrom::KeyFile(path)))
     });
     if let (Some(_), Some((at, _))) = (&password, &key_file) {

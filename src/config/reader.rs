@@ -17,7 +17,7 @@ use super::{Complaint, Mention, Mentioned, Severity};
 
 /// The document, and what was found in it so far.
 pub(super) struct Reader<'a> {
-    text: &'a str,
+    places: &'a Places<'a>,
     /// Where relative paths begin.
     folder: &'a Path,
     found: RefCell<Found>,
@@ -26,15 +26,18 @@ pub(super) struct Reader<'a> {
 /// What was found in a document.
 #[derive(Default)]
 pub(super) struct Found {
+    /// About a value or key.
     pub complaints: Vec<Complaint>,
+    /// About a table as a whole, often about what is not in it.
+    pub of_tables: Vec<Complaint>,
     pub mentions: Vec<Mention>,
     /// Every key that is known, by kind of table.
     pub keys: BTreeSet<(&'static str, &'static str)>,
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(text: &'a str, folder: &'a Path) -> Self {
-        Self { text, folder, found: RefCell::default() }
+    pub fn new(places: &'a Places<'a>, folder: &'a Path) -> Self {
+        Self { places, folder, found: RefCell::default() }
     }
 
     pub fn finish(self) -> Found {
@@ -42,41 +45,56 @@ impl<'a> Reader<'a> {
     }
 
     pub fn errors(&self) -> usize {
-        self.found.borrow().complaints.iter().filter(|complaint| complaint.severity == Severity::Error).count()
+        let found = self.found.borrow();
+        let all = found.complaints.iter().chain(&found.of_tables);
+        all.filter(|complaint| complaint.severity == Severity::Error).count()
     }
 
     pub fn complain(&self, at: usize, text: impl Into<String>) {
-        self.add(at, Severity::Error, text.into());
+        let complaint = self.complaint(at, Severity::Error, text.into());
+        self.found.borrow_mut().complaints.push(complaint);
     }
 
-    pub fn warn(&self, at: usize, text: impl Into<String>) {
-        self.add(at, Severity::Warning, text.into());
-    }
-
-    fn add(&self, at: usize, severity: Severity, text: String) {
-        let (line, column) = place(self.text, at);
-        let complaint = Complaint { line, column, severity, text };
-        let complaints = &mut self.found.borrow_mut().complaints;
-        if !complaints.contains(&complaint) {
-            complaints.push(complaint);
-        }
+    fn complaint(&self, at: usize, severity: Severity, text: String) -> Complaint {
+        let (line, column) = self.places.of(at);
+        Complaint { line, column, severity, text }
     }
 
     pub fn mention(&self, at: usize, what: Mentioned) {
-        let (line, column) = place(self.text, at);
+        let (line, column) = self.places.of(at);
         self.found.borrow_mut().mentions.push(Mention { line, column, what });
     }
 }
 
-/// Line and column of a byte, both counted from 1, columns in characters.
-pub(super) fn place(text: &str, at: usize) -> (usize, usize) {
-    let mut at = at.min(text.len());
-    while !text.is_char_boundary(at) {
-        at -= 1;
+/// Lines of a text.
+pub(super) struct Places<'a> {
+    text: &'a str,
+    /// Where each line begins.
+    starts: Vec<usize>,
+}
+
+impl<'a> Places<'a> {
+    pub fn new(text: &'a str) -> Self {
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { text, starts }
     }
-    let before = &text[..at];
-    let start = before.rfind('\n').map_or(0, |end| end + 1);
-    (before.matches('\n').count() + 1, before[start..].chars().count() + 1)
+
+    /// Line and column of a byte, both counted from 1, columns in characters.
+    pub fn of(&self, at: usize) -> (usize, usize) {
+        let mut at = at.min(self.text.len());
+        while !self.text.is_char_boundary(at) {
+            at -= 1;
+        }
+        let line = self.starts.partition_point(|start| *start <= at);
+        let before = &self.text[self.starts[line - 1]..at];
+        (line, before.chars().count() + 1)
+    }
+
+    /// The text of a line.
+    pub fn line(&self, line: usize) -> &'a str {
+        let rest = self.starts.get(line - 1).map_or("", |start| &self.text[*start..]);
+        rest.split('\n').next().unwrap_or_default()
+    }
 }
 
 /// A table, and which keys of it are known.
@@ -134,7 +152,13 @@ impl<'a> Table<'a> {
     }
 
     pub fn complain(&self, text: impl Into<String>) {
-        self.reader.complain(self.at, text);
+        let complaint = self.reader.complaint(self.at, Severity::Error, text.into());
+        self.reader.found.borrow_mut().of_tables.push(complaint);
+    }
+
+    pub fn warn(&self, text: impl Into<String>) {
+        let complaint = self.reader.complaint(self.at, Severity::Warning, text.into());
+        self.reader.found.borrow_mut().of_tables.push(complaint);
     }
 
     /// Complains about every key that nobody asked for.
@@ -220,7 +244,8 @@ impl<'a> Value<'a> {
     fn expected(&self, what: &str) {
         let is = match self.value {
             DeValue::String(_) => "a text",
-            DeValue::Integer(_) | DeValue::Float(_) => "a number",
+            DeValue::Integer(_) => "a number",
+            DeValue::Float(_) => "a fraction",
             DeValue::Boolean(_) => "true or false",
             DeValue::Datetime(_) => "a time",
             DeValue::Array(_) => "a list",

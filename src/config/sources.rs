@@ -49,7 +49,14 @@ pub(super) fn sources(table: &Table) -> Vec<What> {
         [..] => {
             let place = table.get(given[1]).map_or(table.at, |value| value.key_at);
             let kinds = any_of(&given).replace(" or ", " and ");
-            table.reader.complain(place, format!("{kinds} are several sources{}; write a [[jobs.NAME.source]] for each", in_place(table)));
+            table.reader.complain(
+                place,
+                format!(
+                    "{kinds} are several sources{}; write a [[{}.source]] for each",
+                    in_place(table),
+                    table.name.trim_end_matches(".source")
+                ),
+            );
             Vec::new()
         }
     }

@@ -140,12 +140,18 @@ pub fn show_schedule(schedule: &Schedule) -> String {
 pub(super) fn refuse_secrets(line: &[String]) -> Result<(), String> {
     const ADVICE: &str = "hand it over in a variable, as in secrets = { PGPASSWORD = { file = \"/etc/snap/pg.password\" } }";
     let words = line.iter().flat_map(|argument| argument.split_whitespace());
+    let mut is_mysql = false;
     for word in words {
         let word = word.trim_matches(['"', '\'']);
-        let name = word.split_once('=').map(|(name, value)| (name.trim_start_matches('-').to_ascii_lowercase(), value));
+        let program = word.rsplit('/').next().unwrap_or_default();
+        is_mysql |= program.starts_with("mysql") || program.starts_with("mariadb");
+        if is_mysql && word.starts_with("-p") && word.len() > 2 && !word[2..].contains('$') {
+            return Err(format!("there is a password in clear in the command, behind -p; {ADVICE}"));
+        }
+        let name = word.split_once('=').map(|(name, value)| (name.trim_start_matches('-'), value));
         if let Some((name, value)) = name {
             let is_given = !value.is_empty() && !value.starts_with('$') && !value.starts_with("\"$");
-            if is_given && is_secret_name(&name) {
+            if is_given && is_secret_name(name) {
                 return Err(format!("there is a password in clear in the command, behind {name}=; {ADVICE}"));
             }
         }
@@ -259,6 +265,8 @@ mod tests {
             &["pg_dump", "postgresql://u:geheim@db/orders"],
             &["curl", "--api-key=1"],
             &["env", "MYSQL_PWD='x'"],
+            &["/usr/bin/mysqldump", "-pgeheim", "orders"],
+            &["bash", "-c", "mariadb-dump -u x -pgeheim orders"],
         ] {
             assert!(refused(line), "{line:?}");
         }
@@ -266,7 +274,8 @@ mod tests {
             &["mysqldump", "--password-file=/etc/x", "--password=$X"][..],
             &["pg_dump", "postgresql://u@db/orders", "--no-password"],
             &["bash", "-c", "PGPASSWORD=$(cat /etc/x) pg_dump postgresql://u:$P@db/orders"],
-            &["pg_dump", "--dbname=orders", "a=b"],
+            &["pg_dump", "--dbname=orders", "a=b", "-p5432"],
+            &["mysqldump", "-p", "-p$X"],
         ] {
             assert!(!refused(line), "{line:?}");
         }
