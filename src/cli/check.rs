@@ -151,6 +151,18 @@ fn parse_budget(text: &str) -> std::result::Result<Budget, String> {
     budget.ok_or_else(|| "write a time like 30s, 10m or 2h, or a size like 50G".into())
 }
 
+fn parse_subset(text: &str) -> std::result::Result<ReadData, String> {
+    let part = if let Some((number, of)) = text.split_once('/') {
+        let (number, of) = (number.parse().ok(), of.parse().ok());
+        number.zip(of).filter(|(number, of)| (1..=*of).contains(number)).map(|(number, of)| ReadData::Part { number, of })
+    } else if let Some(percent) = text.strip_suffix('%') {
+        percent.parse().ok().filter(|percent| *percent > 0.0 && *percent <= 100.0).map(ReadData::Percent)
+    } else {
+        show::parse_size(text).map(ReadData::Bytes)
+    };
+    part.ok_or_else(|| "write 2/7, 5% or 10G".into())
+}
+
 fn print_json(report: &CheckReport) -> Result<()> {
     output::print_json(&json!({
         "message_type": "summary",

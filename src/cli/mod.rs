@@ -14,8 +14,12 @@ mod config_show;
 mod context;
 mod copy;
 mod diff;
+mod drill;
 mod dump;
+mod dumps;
+mod evidence;
 mod exit;
+mod expect;
 mod fetch;
 mod find;
 mod forget;
@@ -87,6 +91,7 @@ enum Command {
     Backup(Box<backup::Args>),
     Restore(restore::Args),
     Dump(dump::Args),
+    Drill(drill::Args),
     Snapshots(snapshots::Args),
     Ls(ls::Args),
     Find(find::Args),
@@ -114,6 +119,7 @@ impl Command {
             Self::Backup(args) => args.run(context),
             Self::Restore(args) => args.run(context),
             Self::Dump(args) => args.run(context),
+            Self::Drill(args) => args.run(context),
             Self::Snapshots(args) => args.run(context),
             Self::Ls(args) => args.run(context),
             Self::Find(args) => args.run(context),

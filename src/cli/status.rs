@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::exit::{self, Outcome};
 use super::show::Column::{Left, Right};
-use super::{output, show, unlock};
-use crate::config::{self, Objectives};
+use super::{expect, output, show, unlock};
+use crate::config;
 use crate::error::Result;
-use crate::ops::status::{Expectations, JobStatus, State, Status, gather, judge, metrics};
+use crate::ops::status::{JobStatus, State, Status, gather, judge, metrics};
 
 /// Say whether every job is backed up as recently as it should be
 ///
-/// The worst first. An objective that is missed ends with exit code 30, so that cron, systemd and monitoring notice. Without a
-/// configuration, every stream in the repository (host and name) should have a good snapshot that is at most 26 hours old, or
-/// --max-age. Good means that everything could be read and no run found fault with it; snapshots from the future do not count.
+/// The worst first. An objective that is missed ends with exit code 30, so that cron, systemd and monitoring notice. Jobs and their
+/// objectives are those of the configuration (snap.toml); without one, every stream in the repository (host and name) should have
+/// a good snapshot that is at most 26 hours old, or --max-age. Good means that everything could be read and no run found fault with it; snapshots from the future do not count.
 /// An age counts from when the backup began, since that is how old the data is.
 #[derive(clap::Args)]
 #[command(after_long_help = exit::help(EXAMPLES, exit::WATCHING))]
@@ -31,6 +31,9 @@ pub struct Args {
     /// How old the newest good snapshot of a stream may be that no configuration names: 26h, 8d
     #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
     max_age: Option<Duration>,
+    /// Also streams in the repository that are no job of the configuration
+    #[arg(short, long)]
+    all: bool,
     /// Print metrics in Prometheus' text format
     #[arg(long, conflicts_with_all = ["health", "json"])]
     prometheus: bool,
@@ -48,8 +51,9 @@ const EXAMPLES: &str = "
 
 impl Args {
     pub fn run(self, context: &Context) -> Result<Outcome> {
+        let expectations = expect::expectations(context, self.max_age, self.all)?;
         let repository = unlock::open(context)?;
-        let mut status = judge(&gather(&repository)?, &self.expectations(), repository.world().now());
+        let mut status = judge(&gather(&repository)?, &expectations, repository.world().now());
         status.narrow(&self.jobs, &self.host)?;
         if self.prometheus {
             output::write_all(metrics(&status).as_bytes())?;
@@ -65,14 +69,6 @@ impl Args {
             (true, 0) => Outcome::Done,
             (true, _) => Outcome::Damaged,
         })
-    }
-}
-
-impl Args {
-    fn expectations(&self) -> Expectations {
-        let mut objectives = Objectives::default();
-        objectives.max_age = self.max_age.unwrap_or(objectives.max_age);
-        Expectations { objectives, ..Expectations::default() }
     }
 }
 

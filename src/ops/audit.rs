@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::format::record::Record;
 use crate::format::report::{Did, Drill, Outcome, Report, Run};
 use crate::id::{ObjectName, SnapshotId};
+use crate::ops::status::flaw;
 use crate::repo::{Repository, Stored, StoredReport, Unreadable};
 use crate::wording::{count, duration, size};
 
@@ -188,11 +189,10 @@ fn of_drill(drill: &Drill) -> Vec<String> {
 
 fn of_snapshot(stored: &Stored) -> Event {
     let snapshot = &stored.snapshot;
-    let flawed = snapshot.totals.flawed;
+    let flaw = flaw(snapshot);
+    let exit_code = flaw.as_ref().map_or(0, |(code, _)| *code);
     let mut said = vec![format!("{} added to the store", size(snapshot.totals.bytes_stored))];
-    if flawed > 0 {
-        said.push(format!("{} could not be read", count(flawed, "file")));
-    }
+    said.extend(flaw.map(|(_, why)| why));
     if snapshot.repaired.is_some() {
         said.push("a repair cut out what was lost".into());
     }
@@ -205,8 +205,8 @@ fn of_snapshot(stored: &Stored) -> Event {
         host: snapshot.host.clone(),
         user: snapshot.user.clone(),
         job: snapshot.name.clone(),
-        outcome: if flawed == 0 { Outcome::Good } else { Outcome::Partial },
-        exit_code: if flawed == 0 { 0 } else { 3 },
+        outcome: if exit_code == 0 { Outcome::Good } else { Outcome::Partial },
+        exit_code,
         snapshots: vec![stored.id],
         bytes: snapshot.totals.bytes,
         seconds: snapshot.seconds,

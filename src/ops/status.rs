@@ -13,7 +13,7 @@ mod tests;
 use jiff::Timestamp;
 
 pub use gather::gather;
-pub use judge::judge;
+pub use judge::{flaw, judge};
 pub use metrics::{metrics, write_metrics};
 
 use crate::config::{Objectives, Tier};

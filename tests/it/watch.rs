@@ -49,6 +49,28 @@ fn status_says_what_is_late() {
 }
 
 #[test]
+fn jobs_of_the_configuration_have_their_own_objectives() {
+    let scene = Scene::ready();
+    let config = |text: &str| scene.write("snap.toml", format!("[repository]\npath = \"r\"\nhost = \"db1\"\n{text}").as_bytes());
+    config(
+        "[jobs.orders]\nfiles = [\"/etc/hostname\"]\n[jobs.orders.objectives]\nmax_age = \"1h\"\nmax_drill_age = \"7d\"\n\
+         [jobs.patient]\nfiles = [\"/etc/hostname\"]\n[jobs.patient.objectives]\nmax_age = \"36000d\"\n",
+    );
+    back_up(&scene, "orders", b"one", &[]);
+    back_up(&scene, "patient", b"two", OLD);
+    back_up(&scene, "other", b"three", OLD);
+    let status = json(&scene.check(&["status", "--json"], 30).stdout);
+    let jobs: Vec<(&Value, &Value)> = status["jobs"].as_array().unwrap().iter().map(|job| (&job["job"], &job["state"])).collect();
+    assert_eq!(jobs, [(&"orders".into(), &"missed".into()), (&"patient".into(), &"ok".into())]);
+    assert_eq!((&status["jobs"][0]["missed"][0]["objective"], &status["other_streams"]), (&"max_drill_age".into(), &1.into()));
+    scene.check(&["status", "patient"], 0);
+    assert_eq!(json(&scene.check(&["status", "--json", "--all"], 30).stdout)["jobs"].as_array().unwrap().len(), 3);
+    // A mistake must not hide a job.
+    config("[jobs.orders]\nfiles = [\"/etc/hostname\"]\nmaxage = 5\n");
+    scene.check(&["status"], 2);
+}
+
+#[test]
 fn an_unreadable_snapshot_is_said() {
     let scene = Scene::ready();
     back_up(&scene, "orders", b"one", &[]);

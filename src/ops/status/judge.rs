@@ -8,7 +8,9 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::config::show_duration;
+use crate::format::dump::Verdict;
 use crate::format::report::{Did, Drill, Outcome, Report, Run};
+use crate::format::snapshot::Snapshot;
 use crate::limits::*;
 use crate::ops::ledger::Ledger;
 use crate::retention;
@@ -145,7 +147,8 @@ impl<'a> View<'a> {
     }
 
     fn is_good(&self, stored: &Stored) -> bool {
-        stored.snapshot.is_complete() && stored.snapshot.repaired.is_none() && self.fault(stored).is_none()
+        let snapshot = &stored.snapshot;
+        snapshot.totals.flawed == 0 && snapshot.is_good() && snapshot.repaired.is_none() && self.fault(stored).is_none()
     }
 
     fn job(&self, expected: &Expected, configured: bool, known: &Known) -> JobStatus {
@@ -213,13 +216,13 @@ impl<'a> View<'a> {
         let newest = newest.filter(|stored| !told(stored.id) && !stored.snapshot.original.is_some_and(told));
         let saved = newest.map(|stored| {
             let snapshot = &stored.snapshot;
-            let flawed = snapshot.totals.flawed;
+            let flaw = flaw(snapshot);
             LastTry {
                 time: snapshot.started(),
                 seconds: snapshot.seconds,
-                outcome: if flawed == 0 { Outcome::Good } else { Outcome::Partial },
-                exit_code: if flawed == 0 { 0 } else { 3 },
-                error: (flawed > 0).then(|| format!("{} could not be read", count(flawed, "file"))),
+                outcome: if flaw.is_none() { Outcome::Good } else { Outcome::Partial },
+                exit_code: flaw.as_ref().map_or(0, |(code, _)| *code),
+                error: flaw.map(|(_, why)| why),
             }
         });
         match (run, saved) {
@@ -372,6 +375,16 @@ impl<'a> View<'a> {
 fn found_fault(report: &Report, run: &Run) -> bool {
     let failed = |name: &str| run.steps.iter().any(|step| step.name == name && step.error.is_some());
     report.outcome == Outcome::Failed || failed("backup") || failed("verify")
+}
+
+/// What is wrong with a snapshot as it was made: exit code, and in words.
+pub fn flaw(snapshot: &Snapshot) -> Option<(u8, String)> {
+    let incomplete = snapshot.dumps.iter().find(|dump| dump.verdict == Verdict::Incomplete);
+    match (incomplete, snapshot.totals.flawed) {
+        (Some(dump), _) => Some((4, format!("the dump {} is incomplete: {}", dump.path, dump.why))),
+        (None, 0) => None,
+        (None, flawed) => Some((3, format!("{} could not be read", count(flawed, "file")))),
+    }
 }
 
 /// How the newest good snapshot compares with the median of some before it.

@@ -36,6 +36,7 @@ fn snapshot(number: u8, name: &str, ago: f64, bytes: u64) -> Stored {
         paths: Vec::new(),
         parent: None,
         original: None,
+        dumps: Vec::new(),
         totals: Totals { files: 1, bytes, bytes_stored: bytes / 10, ..Totals::default() },
         program: String::new(),
         catalog: Default::default(),
@@ -107,6 +108,20 @@ fn what_is_not_good_does_not_count() {
     let (state, said) = only(&facts(vec![old(), flawed], vec![]));
     assert_eq!(state, State::Missed);
     assert!(said.contains("was incomplete: 1 file could not be read"), "{said}");
+    // Its dump ends too early. In a tree, that says nothing of the other files.
+    let dump = crate::format::dump::Dump {
+        path: "orders".into(),
+        verdict: crate::format::dump::Verdict::Incomplete,
+        why: "its last line is missing".into(),
+        ..Default::default()
+    };
+    let mut cut = fresh();
+    cut.snapshot.dumps.push(dump);
+    let (state, said) = only(&facts(vec![old(), cut.clone()], vec![]));
+    assert_eq!(state, State::Missed);
+    assert!(said.contains("the dump orders is incomplete: its last line is missing"), "{said}");
+    cut.snapshot.source = SourceKind::Tree;
+    assert_eq!(only(&facts(vec![old(), cut], vec![])).0, State::Warning);
     // A repair cut something out.
     let mut repaired = fresh();
     repaired.snapshot.repaired = Some(crate::format::snapshot::Repaired { original: id(9), time: now(), lost: Vec::new(), more: 0 });
