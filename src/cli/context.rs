@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
+use super::settings;
 use super::signals::Signals;
-use crate::config::Parsed;
+use crate::config::{Config, Parsed};
+use crate::error::Result;
 
 /// What every command gets.
 pub struct Context {
@@ -24,12 +26,10 @@ impl Context {
     pub fn new(options: Options, environment: Environment, signals: Signals) -> Self {
         Self { options, environment, signals, configuration: OnceLock::new(), configuration_told: AtomicBool::new(false) }
     }
-}
 
-impl Context {
-    /// What `snap.toml` says, if there is one.
-    pub fn config(&self) -> crate::error::Result<Option<&crate::config::Config>> {
-        Ok(None)
+    /// What `snap.toml` says, if there is one; it must be right.
+    pub fn config(&self) -> Result<Option<&Config>> {
+        settings::complete(self)
     }
 }
 

@@ -26,9 +26,14 @@ pub fn load_some(context: &Context) -> Result<&Parsed> {
 
 /// The configuration, which must be there and be right.
 pub fn require(context: &Context) -> Result<&Config> {
-    let parsed = load_some(context)?;
+    complete(context)?.ok_or_else(|| none(&context.environment))
+}
+
+/// The configuration, which must be right if there is one.
+pub fn complete(context: &Context) -> Result<Option<&Config>> {
+    let Some(parsed) = load(context)? else { return Ok(None) };
     match parsed.errors().next() {
-        None => Ok(&parsed.config),
+        None => Ok(Some(&parsed.config)),
         Some(first) => Err(wrong(parsed, first)),
     }
 }

@@ -10,18 +10,20 @@ pub(super) fn drill(table: &Table) -> Drill {
     let line = |key| table.get(key).and_then(|value: Value| value.line());
     let (up, load, down) = (line("up"), line("load"), line("down"));
     let checks: Vec<Option<DrillCheck>> = table.tables("check", "jobs.NAME.drill.check").iter().map(check).collect();
-    if checks.is_empty() {
-        table.complain("a drill without checks proves nothing; write a [[jobs.NAME.drill.check]] with sql or command");
+    let (is_own, is_folder) = (table.is_there("up") && !table.is_there("place"), place.as_deref() == Some("folder"));
+    if checks.is_empty() && is_own {
+        table.complain("without a check, a drill at a place of your own proves nothing; write a [[jobs.NAME.drill.check]] with a command");
+    } else if checks.is_empty() {
+        table.warn("without a check, this drill only compares what was counted at the backup; write a [[jobs.NAME.drill.check]]");
     }
-    match (table.is_there("place"), table.is_there("up")) {
-        (true, true) => table.complain("both place and up are given; a ready place needs no commands to make it"),
-        (false, false) => {
-            table.complain("where? write place = \"postgres\" (or mariadb, redis, sqlite, folder), or up and down of your own")
-        }
+    if (is_own || is_folder) && checks.iter().flatten().any(|check| matches!(check.ask, Ask::Sql(_))) {
+        let place = if is_folder { "a folder" } else { "a place of your own" };
+        table.complain(format!("{place} understands no SQL; ask by a command, or name the kind of server in place"));
+    }
+    match (table.is_there("up"), table.is_there("down")) {
+        (false, true) => table.complain("down clears away what up makes, but there is no up"),
+        (true, false) => table.warn("there is no down to clear away what up makes"),
         _ => {}
-    }
-    if table.is_there("place") && table.is_there("down") {
-        table.complain("both place and down are given; a ready place is cleared away by itself");
     }
     table.finish();
     Drill { place, up, load, down, checks: checks.into_iter().flatten().collect() }
