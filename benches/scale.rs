@@ -22,6 +22,7 @@ use snap_backup::format::envelope::{Kind, object_associated_data};
 use snap_backup::format::frame::{ChunkTable, Codec, FrameRecord};
 use snap_backup::format::pack::FRAMES_START;
 use snap_backup::format::recipe::{Recipe, Run};
+use snap_backup::format::report::{self, Did, Report, Step, Stream};
 use snap_backup::format::segment::{PackRecord, Segment};
 use snap_backup::format::snapshot::{RecipeText, Snapshot};
 use snap_backup::id::{ChunkId, FrameId, ObjectName};
@@ -49,6 +50,9 @@ struct Options {
     packs: u64,
     #[arg(long, default_value_t = 10_000)]
     snapshots: u64,
+    /// Reports of runs.
+    #[arg(long, default_value_t = 10_000)]
+    reports: u64,
     /// MiB of the real stream.
     #[arg(long, default_value_t = 256)]
     stream: u64,
@@ -101,7 +105,9 @@ fn conduct(options: &Options) {
         "browse",
     ] {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        for (flag, number) in [("chunks", options.chunks), ("packs", options.packs), ("snapshots", options.snapshots)] {
+        for (flag, number) in
+            [("chunks", options.chunks), ("packs", options.packs), ("snapshots", options.snapshots), ("reports", options.reports)]
+        {
             command.arg(format!("--{flag}={number}"));
         }
         command.arg(format!("--stream={}", options.stream)).arg("--dir").arg(&dir).arg("--phase").arg(phase);
@@ -255,6 +261,35 @@ fn snapshot(number: u64) -> Snapshot {
     Snapshot::decode(text.to_string().as_bytes()).unwrap()
 }
 
+/// What a run that made the snapshot of this number leaves.
+fn report(number: u64) -> Report {
+    let of = snapshot(number);
+    let stream = Stream { name: of.name.clone(), bytes: of.totals.bytes, seconds: 12.0, said: "pg_dump: done".into(), ..Stream::default() };
+    let step = |name: &str| Step { name: name.into(), seconds: 4.0, error: None };
+    let run = report::Run {
+        job: of.name,
+        snapshot: Some(name(number)),
+        streams: vec![stream],
+        bytes: of.totals.bytes,
+        bytes_stored: of.totals.bytes_stored,
+        steps: ["before", "backup", "verify", "forget", "prune", "notify"].map(step).into(),
+        forgotten: 1,
+        bytes_freed: 1 << 28,
+    };
+    Report {
+        time: of.time,
+        seconds: 24.0,
+        host: of.host,
+        user: of.user,
+        program: of.program,
+        outcome: report::Outcome::Good,
+        error: None,
+        exit_code: 0,
+        warnings: Vec::new(),
+        did: Did::Run(run),
+    }
+}
+
 /// Rows of text, one in a hundred of them another every night.
 struct Rows {
     night: u64,
@@ -343,7 +378,7 @@ impl Stage {
             let world = World::system();
             Sealer::new(repository.keys().clone(), kind, repository.id(), Arc::new(move || world.random()))
         };
-        let (segments, snapshots) = (sealer(Kind::Segment), sealer(Kind::Snapshot));
+        let (segments, snapshots, reports) = (sealer(Kind::Segment), sealer(Kind::Snapshot), sealer(Kind::Report));
         let size = CHECKPOINT_CHUNKS as u64;
         (0..self.options.chunks.div_ceil(size)).into_par_iter().for_each(|number| {
             let segment = segment(repository.keys(), number * size..((number + 1) * size).min(self.options.chunks));
@@ -362,6 +397,10 @@ impl Stage {
         (0..self.options.snapshots).into_par_iter().for_each(|number| {
             let stored = sealed(&snapshots, &snapshot(number).encode());
             self.write(&Place::snapshot(ObjectName::of(&stored)), &stored);
+        });
+        (0..self.options.reports).into_par_iter().for_each(|number| {
+            let stored = sealed(&reports, &report(number).encode());
+            self.write(&Place::report(ObjectName::of(&stored)), &stored);
         });
         megabytes("Index segments in the repository", bytes_below(&self.store().join("index")));
     }
@@ -495,7 +534,8 @@ impl Stage {
         let key = self.dir.join("key");
         fs::write(&key, KEY).unwrap();
         fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        for arguments in [&["snapshots"][..], &["ls", "latest"], &["dump", "latest", "--quiet"]] {
+        best("All reports, as this host remembers them", &mut || drop(repository.reports().unwrap()));
+        for arguments in [&["snapshots"][..], &["ls", "latest"], &["dump", "latest", "--quiet"], &["status", "--max-age", "36000d"]] {
             best(&format!("`snap {}`, the whole program", arguments.join(" ")), &mut || {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));
                 command.args(arguments).env("SNAP_REPOSITORY", self.store()).env("SNAP_CACHE_DIR", self.cache());

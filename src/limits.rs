@@ -124,6 +124,8 @@ pub const XATTR_BYTES_MAX: usize = 16 << 20;
 pub const CLOCK_TOLERANCE_SECONDS: i64 = 600;
 /// Snapshots that one record names and that are removed together.
 pub const FORGET_BATCH: usize = 1024;
+/// How much a restore is taken to bring back in a second, where no drill has measured it.
+pub const RESTORE_BYTES_A_SECOND: u64 = 100 << 20;
 
 /// A configuration file.
 pub const CONFIG_BYTES_MAX: usize = 1 << 20;

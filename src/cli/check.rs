@@ -7,9 +7,11 @@ use serde_json::json;
 use super::context::Context;
 use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
-use super::{json, output, show, unlock, witness};
+use super::{json, output, show, unlock, version, witness};
+use crate::config;
 use crate::error::{Result, show as show_path, show_bytes};
-use crate::ops::check::{Affected, CheckReport, Finding, ReadData, Remedy, check, check_keyless};
+use crate::format::report::{self, Did, Report};
+use crate::ops::check::{Affected, Budget, CheckReport, Finding, ReadData, Remedy, check, check_keyless};
 use crate::ops::receipt::{Doubt, Receipt};
 use crate::progress::{Problem, Progress};
 use crate::repo::Repository;
@@ -19,7 +21,8 @@ use crate::repo::Repository;
 /// Verifies that everything the snapshots need is there. That is quick, and does not read the dumps themselves: --read-data
 /// does, and --read-data-subset reads a part of them, say one seventh every night. Damage is listed with the snapshots, files
 /// and byte ranges it hurts; what is not listed can be restored. Nothing is changed: snap repair does that, and check says which
-/// commands help.
+/// commands help. What was verified is noted in a report in the repository, for snap status, snap audit, and --read-data-budget,
+/// which goes on where it was longest ago.
 #[derive(clap::Args)]
 #[command(after_long_help = exit::help(EXAMPLES, exit::OPENING))]
 pub struct Args {
@@ -29,8 +32,11 @@ pub struct Args {
     /// Read and verify a part: 2/7 (the second of seven), 5% or 10G (chosen at random)
     #[arg(long, value_name = "PART", value_parser = parse_subset)]
     read_data_subset: Option<ReadData>,
+    /// Read and verify what was verified longest ago, for so long (30s, 10m, 2h) or so many bytes (50G)
+    #[arg(long, value_name = "BUDGET", value_parser = parse_budget, conflicts_with_all = ["read_data", "read_data_subset"])]
+    read_data_budget: Option<Budget>,
     /// Compare every file of the repository with its name only; reads everything and needs no password
-    #[arg(long, conflicts_with_all = ["read_data", "read_data_subset"])]
+    #[arg(long, conflicts_with_all = ["read_data", "read_data_subset", "read_data_budget"])]
     keyless: bool,
     /// Compare with the snapshots that this file says were there, and write to it those that are there now; keep it on another machine
     #[arg(long, value_name = "FILE", conflicts_with = "keyless")]
@@ -41,6 +47,7 @@ const EXAMPLES: &str = "
   snap check
   snap check --read-data
   snap check --read-data-subset $(date +%u)/7
+  snap check --read-data-budget 10m
   snap check --receipt /mnt/stick/snap-receipt.json
   snap check --keyless -r /mnt/copy-at-the-other-site";
 
@@ -54,9 +61,11 @@ impl Args {
             }
             false => {
                 let repository = unlock::open(context)?;
+                let begun = repository.world().now();
                 let reporter = Reporter::start(context, Channel::Findings);
                 let mut report = check(&repository, self.part(), &reporter)?;
                 self.compare(context, &repository, &mut report, &reporter)?;
+                note(&repository, &report, begun);
                 report
             }
         };
@@ -95,11 +104,51 @@ impl Args {
     }
 
     fn part(&self) -> ReadData {
-        match self.read_data {
-            true => ReadData::All,
-            false => self.read_data_subset.unwrap_or_default(),
+        match (self.read_data, self.read_data_budget) {
+            (true, _) => ReadData::All,
+            (false, Some(budget)) => ReadData::Oldest(budget),
+            (false, None) => self.read_data_subset.unwrap_or_default(),
         }
     }
+}
+
+/// Leaves a report of what was verified. Where it cannot be stored, on a medium that is read-only, say, the check is as good.
+fn note(repository: &Repository, found: &CheckReport, begun: jiff::Timestamp) {
+    let problems = found.findings.len() as u64;
+    let (outcome, exit_code) = match (problems, found.unsupported.is_empty()) {
+        (0, true) => (report::Outcome::Good, 0),
+        (0, false) => (report::Outcome::Partial, 1),
+        _ => (report::Outcome::Failed, 20),
+    };
+    let unsupported = found.unsupported.iter().map(|finding| format!("{}: {}", finding.object, finding.problem));
+    let report = Report {
+        time: begun,
+        seconds: found.seconds,
+        host: unlock::host(),
+        user: unlock::user(),
+        program: version::PROGRAM.into(),
+        outcome,
+        error: (problems > 0).then(|| format!("{} found", show::count(problems, "problem"))),
+        exit_code,
+        warnings: unsupported.take(WARNINGS_KEPT).collect(),
+        did: Did::Check(found.entry()),
+    };
+    if let Err(error) = repository.save_report(&report) {
+        output::complain(&format!("What was verified could not be noted in the repository: {}", exit::message(&error)));
+    }
+}
+
+/// Of a check, in its report.
+const WARNINGS_KEPT: usize = 16;
+
+fn parse_budget(text: &str) -> std::result::Result<Budget, String> {
+    // Small letters, so that 10m is minutes and 10M is mebibytes, as everywhere.
+    let is_time = text.ends_with(['s', 'm', 'h', 'd']) || text.ends_with("min");
+    let budget = match is_time {
+        true => config::parse_duration(text).ok().map(Budget::Time),
+        false => show::parse_size(text).map(Budget::Bytes),
+    };
+    budget.ok_or_else(|| "write a time like 30s, 10m or 2h, or a size like 50G".into())
 }
 
 fn parse_subset(text: &str) -> std::result::Result<ReadData, String> {
@@ -221,6 +270,8 @@ pub fn lost(affected: &Affected) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::id::ObjectName;
 
@@ -241,6 +292,25 @@ mod tests {
             ("/", None),
         ] {
             assert_eq!(parse_subset(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn budgets_are_times_in_small_letters_and_sizes_in_capitals() {
+        for (text, expected) in [
+            ("30s", Some(Budget::Time(Duration::from_secs(30)))),
+            ("10m", Some(Budget::Time(Duration::from_secs(600)))),
+            ("10min", Some(Budget::Time(Duration::from_secs(600)))),
+            ("2h", Some(Budget::Time(Duration::from_secs(7200)))),
+            ("10M", Some(Budget::Bytes(10 << 20))),
+            ("50G", Some(Budget::Bytes(50 << 30))),
+            ("1", Some(Budget::Bytes(1))),
+            ("0s", None),
+            ("-5G", None),
+            ("10x", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_budget(text).ok(), expected, "{text}");
         }
     }
 

@@ -62,6 +62,8 @@ const CODES: &[(u8, &str)] = &[
 pub const CREATING: &[u8] = &[0, 1, 2, 130];
 /// Codes of every command that opens a repository.
 pub const OPENING: &[u8] = &[0, 1, 2, 10, 11, 12, 20, 130];
+/// Codes of commands that say how things stand.
+pub const WATCHING: &[u8] = &[0, 1, 2, 10, 11, 12, 20, 30, 130];
 /// Codes of commands that read or write files besides.
 pub const WITH_FILES: &[u8] = &[0, 1, 2, 3, 10, 11, 12, 20, 130];
 /// Codes of a backup.

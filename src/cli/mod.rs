@@ -3,6 +3,7 @@
 //! Only here is anything printed, asked or read from the environment. Results go to standard output, everything else to
 //! standard error. What an error means to the caller is decided in one place, [`exit`].
 
+mod audit;
 mod backup;
 mod cat;
 mod check;
@@ -18,6 +19,7 @@ mod dump;
 mod dumps;
 mod evidence;
 mod exit;
+mod expect;
 mod fetch;
 mod find;
 mod forget;
@@ -45,6 +47,7 @@ mod show;
 mod signals;
 mod snapshots;
 mod stats;
+mod status;
 mod summary;
 mod tag;
 mod units;
@@ -105,6 +108,8 @@ enum Command {
     Check(check::Args),
     Repair(repair::Args),
     Stats(stats::Args),
+    Status(status::Args),
+    Audit(audit::Args),
     Copy(Box<copy::Args>),
     Key(Box<key::Args>),
     Rekey(rekey::Args),
@@ -133,6 +138,8 @@ impl Command {
             Self::Check(args) => args.run(context),
             Self::Repair(args) => args.run(context),
             Self::Stats(args) => args.run(context),
+            Self::Status(args) => args.run(context),
+            Self::Audit(args) => args.run(context),
             Self::Copy(args) => args.run(context),
             Self::Key(args) => args.run(context),
             Self::Rekey(args) => args.run(context),
@@ -222,6 +229,11 @@ mod tests {
             "snap run orders shop -n --json",
             "snap schedule orders --cron",
             "snap schedule --to units",
+            "snap status --max-age 8d --host h orders",
+            "snap status --health",
+            "snap audit --since 2026-01-01 --csv",
+            "snap check --read-data-budget 10m",
+            "snap check --read-data-budget 50G",
             "snap config check",
             "snap --config /etc/snap/snap.toml config show orders --json",
             "snap rekey --to /b --new-password-file p",
@@ -236,6 +248,8 @@ mod tests {
             "snap diff latest",
             "snap prune",
             "snap check --read-data --read-data-subset 5%",
+            "snap status --prometheus --json",
+            "snap check --read-data --read-data-budget 5G",
             "snap restore latest",
             "snap key",
             "snap key export",

@@ -5,47 +5,12 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 use crate::format::entry::Entry;
-
-/// A size in IEC units with three significant digits: `1.10 GiB`.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    // What would be rounded to 1024 belongs to the next unit.
-    while value >= 1023.5 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{} {}", three_digits(value), UNITS[unit])
-}
-
-fn three_digits(value: f64) -> String {
-    match value {
-        _ if value < 9.995 => format!("{value:.2}"),
-        _ if value < 99.95 => format!("{value:.1}"),
-        _ => format!("{value:.0}"),
-    }
-}
+pub use crate::wording::{count, duration, size};
 
 /// A rate: `389 MiB/s`.
 pub fn rate(bytes: u64, seconds: f64) -> String {
     // A clock's tick, so that nothing is infinitely fast.
     format!("{}/s", size((bytes as f64 / seconds.max(0.001)) as u64))
-}
-
-/// A length of time: `2.9 s`, `5 min 03 s`, `2 h 05 min`, `3 d 04 h`.
-pub fn duration(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    match whole {
-        _ if seconds < 9.95 => format!("{seconds:.1} s"),
-        0..60 => format!("{whole} s"),
-        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
-        3600..86400 => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
-        _ => format!("{} d {:02} h", whole / 86400, whole % 86400 / 3600),
-    }
 }
 
 /// How many times smaller: `5.6 times smaller`; nothing if that is not worth a word.
@@ -55,14 +20,6 @@ pub fn times_smaller(plain: u64, stored: u64) -> Option<String> {
         _ if times < 1.05 => None,
         _ if times < 99.5 => Some(format!("{times:.1} times smaller")),
         _ => Some(format!("{times:.0} times smaller")),
-    }
-}
-
-/// A count and its noun: `1 file`, `3 files`.
-pub fn count(number: u64, noun: &str) -> String {
-    match number {
-        1 => format!("1 {noun}"),
-        _ => format!("{number} {noun}s"),
     }
 }
 
@@ -134,19 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_have_three_digits() {
-        for (bytes, shown) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.00 KiB"),
-            (10_235, "10.0 KiB"),
-            (1_181_116_006, "1.10 GiB"),
-            (198 << 20, "198 MiB"),
-            ((1 << 20) - 1, "1.00 MiB"),
-            (u64::MAX, "16.0 EiB"),
-        ] {
-            assert_eq!(size(bytes), shown);
-        }
+    fn rates_and_shares_are_said() {
         assert_eq!(rate(389 << 20, 1.0), "389 MiB/s");
         assert_eq!(times_smaller(56, 10).as_deref(), Some("5.6 times smaller"));
         assert_eq!(times_smaller(10, 10), None);
@@ -157,15 +102,6 @@ mod tests {
         for (text, bytes) in [("512", Some(512)), ("10G", Some(10 << 30)), ("1.5 KiB", Some(1536)), ("0", None), ("10X", None), ("G", None)]
         {
             assert_eq!(parse_size(text), bytes, "{text}");
-        }
-    }
-
-    #[test]
-    fn durations_suit_their_length() {
-        let cases =
-            [(0.04, "0.0 s"), (2.94, "2.9 s"), (9.97, "10 s"), (59.7, "1 min 00 s"), (7509.0, "2 h 05 min"), (273_600.0, "3 d 04 h")];
-        for (seconds, shown) in cases {
-            assert_eq!(duration(seconds), shown);
         }
     }
 

@@ -141,12 +141,44 @@ pub struct DrillCheck {
 #[serde(default)]
 pub struct Check {
     /// Packs that were read whole and found good.
-    pub packs: Vec<ObjectName>,
+    pub packs: PackNames,
     /// Every pack there was is among them.
     pub whole: bool,
     pub bytes_read: u64,
     /// Damage that was found.
     pub damaged: u64,
+}
+
+/// Packs by the first twelve digits of their names, so that thousands of them are a small report and a quick one to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct PackNames(String);
+
+impl PackNames {
+    const DIGITS: usize = 12;
+
+    pub fn of<'a>(names: impl IntoIterator<Item = &'a ObjectName>) -> Self {
+        Self(names.into_iter().map(|name| name.hex()[..Self::DIGITS].to_owned()).collect())
+    }
+
+    /// What a pack goes by here.
+    pub fn key(name: &ObjectName) -> u64 {
+        name.0[..Self::DIGITS / 2].iter().fold(0, |key, byte| key << 8 | u64::from(*byte))
+    }
+
+    /// The packs. What is no name is left out.
+    pub fn keys(&self) -> impl Iterator<Item = u64> {
+        let digits = self.0.as_bytes().chunks_exact(Self::DIGITS);
+        digits.filter_map(|digits| u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok())
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len() / Self::DIGITS
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// A clean-up.
@@ -203,5 +235,16 @@ mod tests {
         let more = text.replace("\"job\":", "\"later\":[1],\"job\":");
         assert_eq!(Report::decode(more.as_bytes()).unwrap(), report);
         assert!(Report::decode(b"{}").is_err());
+    }
+
+    #[test]
+    fn packs_are_known_by_the_beginnings_of_their_names() {
+        let names = [ObjectName([0x01; 32]), ObjectName([0xfe; 32])];
+        let packs = PackNames::of(&names);
+        assert_eq!(serde_json::to_string(&packs).unwrap(), "\"010101010101fefefefefefe\"");
+        assert_eq!((packs.len(), packs.keys().collect::<Vec<_>>()), (2, names.iter().map(PackNames::key).collect()));
+        for odd in ["", "0101", "x10101010101", "ü1010101010é"] {
+            assert_eq!(PackNames(odd.into()).keys().count(), 0, "{odd}");
+        }
     }
 }

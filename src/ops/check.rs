@@ -10,6 +10,7 @@ use std::collections::HashSet;
 
 use crate::backend::{Area, Backend, Place};
 use crate::error::{Error, Result};
+use crate::format::report::{self, PackNames};
 use crate::id::{FrameId, ObjectName, SnapshotId};
 use crate::limits::*;
 use crate::progress::{Problem, Progress, Stage};
@@ -31,6 +32,15 @@ pub enum ReadData {
     Percent(f64),
     /// Random packs of about so many bytes together.
     Bytes(u64),
+    /// The packs that were longest unverified, as long as it lasts.
+    Oldest(Budget),
+}
+
+/// What reading may cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Budget {
+    Bytes(u64),
+    Time(std::time::Duration),
 }
 
 /// Something that is wrong.
@@ -78,6 +88,14 @@ impl Finding {
         Self { object: format!("pack {name}"), problem: problem.to_string(), repair: Some(Remedy::Pack(name)) }
     }
 
+    /// The pack that is to be repaired.
+    fn pack(&self) -> Option<ObjectName> {
+        match self.repair {
+            Some(Remedy::Pack(name)) => Some(name),
+            _ => None,
+        }
+    }
+
     /// An object of a newer version.
     pub fn left_alone(place: &Place, problem: impl ToString) -> Self {
         Self { object: place.to_string(), problem: problem.to_string(), repair: None }
@@ -106,6 +124,8 @@ pub struct CheckReport {
     pub packs: u64,
     pub packs_read: u64,
     pub bytes_read: u64,
+    /// Packs that were read whole and found good.
+    pub verified: Vec<ObjectName>,
     pub frames: u64,
     pub findings: Vec<Finding>,
     pub affected: Vec<Affected>,
@@ -123,6 +143,16 @@ impl CheckReport {
         remedies.sort();
         remedies.dedup();
         remedies
+    }
+
+    /// What the ledger of verified packs is told.
+    pub fn entry(&self) -> report::Check {
+        report::Check {
+            packs: PackNames::of(&self.verified),
+            whole: self.packs_read == self.packs && self.verified.len() as u64 == self.packs && self.packs > 0,
+            bytes_read: self.bytes_read,
+            damaged: self.findings.len() as u64,
+        }
     }
 }
 

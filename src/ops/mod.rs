@@ -2,6 +2,7 @@
 //!
 //! Nothing here prints or asks. What goes wrong with one path or object is reported as a problem and the rest goes on.
 
+pub mod audit;
 pub mod backup;
 pub mod browse;
 pub mod check;
@@ -13,10 +14,12 @@ pub mod find;
 pub mod forget;
 pub mod judge;
 pub mod keys;
+pub mod ledger;
 mod overheard;
 pub mod receipt;
 pub mod repair;
 pub mod restore;
 pub mod run;
 pub mod stats;
+pub mod status;
 pub mod tag;

@@ -3,13 +3,16 @@
 //! Whoever removes something reads all records first and stops at one that is damaged or of an unknown kind. Packs and segments are
 //! a collector's business.
 
-use super::Repository;
+use super::{Repository, Unreadable};
 use crate::backend::{Area, Place};
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::envelope::Kind;
 use crate::format::record::Record;
 use crate::id::ObjectName;
 use crate::limits::*;
+
+/// A record's name, and the record.
+pub type StoredRecord = (ObjectName, Record);
 
 /// Where collections are: what a snapshot that names old data depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +65,20 @@ impl Repository {
     /// The records that can be read: enough for who removes nothing.
     pub fn readable_records(&self) -> Result<Vec<Record>> {
         Ok(self.record_names()?.into_iter().filter_map(|name| self.record(name).ok()).collect())
+    }
+
+    /// Every record that can be read with its name, and what went wrong with the others.
+    pub fn records_by_name(&self) -> Result<(Vec<StoredRecord>, Vec<Unreadable>)> {
+        let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+        for name in self.record_names()? {
+            match self.record(name) {
+                Ok(record) => found.push((name, record)),
+                // The end of a collection.
+                Err(Error::Storage(error)) if error.kind == StorageErrorKind::NotFound => {}
+                Err(error) => unreadable.push((name.hex(), error)),
+            }
+        }
+        Ok((found, unreadable))
     }
 
     fn record_names(&self) -> Result<Vec<ObjectName>> {

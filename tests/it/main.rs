@@ -24,3 +24,4 @@ mod retention;
 mod round_trip;
 mod run;
 mod tidy;
+mod watch;

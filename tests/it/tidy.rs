@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// Modules by floor. Floor 5 is free.
 const FLOORS: &[(u8, &[&str])] = &[
-    (0, &["error", "id", "limits", "progress", "world"]),
+    (0, &["error", "id", "limits", "progress", "wording", "world"]),
     (1, &["chunking", "compression", "config", "crypto", "dumps", "format", "retention"]),
     (2, &["backend", "index", "source", "target"]),
     (3, &["repo"]),

@@ -5,12 +5,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rayon::prelude::*;
 
 use super::structure::{Inventory, why};
-use super::{ReadData, Remedy, Run};
+use super::{Budget, ReadData, Remedy, Run};
 use crate::backend::{Backend, Place};
 use crate::crypto::SealKey;
 use crate::error::{Error, Result};
@@ -20,6 +21,7 @@ use crate::format::pack::{TRAILER_BYTES, decode_trailer};
 use crate::id::{FrameId, ObjectName};
 use crate::index::IndexedPack;
 use crate::limits::*;
+use crate::ops::ledger::Ledger;
 use crate::progress::Stage;
 use crate::repo::{Contents, Health, Reader, Repository};
 
@@ -32,19 +34,32 @@ type Pack = (ObjectName, u64);
 
 /// Reads and verifies the chosen packs.
 pub fn check(run: &mut Run, inventory: &Inventory, read_data: ReadData) -> Result<()> {
-    let packs = choose(run.repository, inventory, read_data);
-    let packs = deltas_first(packs, inventory);
+    let mut packs = choose(run.repository, inventory, read_data)?;
+    let deadline = match read_data {
+        // In this order, since nobody knows how far it gets.
+        ReadData::Oldest(Budget::Time(time)) => Instant::now().checked_add(time),
+        _ => {
+            packs = deltas_first(packs, inventory);
+            None
+        }
+    };
     run.progress.stage(Stage::CheckingData, Some(packs.iter().map(|(_, size)| size).sum()), Some(packs.len() as u64));
     let backend = run.repository.backend().clone();
     std::thread::scope(|scope| {
         let (sender, receiver) = bounded(1);
+        let packs = packs.into_iter().take_while(move |_| deadline.is_none_or(|deadline| Instant::now() < deadline));
         scope.spawn(move || read_ahead(&*backend, packs, &sender));
-        let mut verifier = Verifier { run, aside: Aside::default() };
-        verifier.packs(&receiver)
+        let mut verifier = Verifier { run, aside: Aside::default(), opened: Vec::new() };
+        verifier.packs(&receiver)?;
+        let mut verified = verifier.opened;
+        let hurt: HashSet<ObjectName> = run.report.findings.iter().filter_map(|finding| finding.pack()).collect();
+        verified.retain(|name| !hurt.contains(name));
+        run.report.verified = verified;
+        Ok(())
     })
 }
 
-fn choose(repository: &Repository, inventory: &Inventory, read_data: ReadData) -> Vec<Pack> {
+fn choose(repository: &Repository, inventory: &Inventory, read_data: ReadData) -> Result<Vec<Pack>> {
     let mut packs: Vec<Pack> = inventory.packs.iter().map(|(name, size)| (*name, *size)).collect();
     let draw = |name: &ObjectName| u64::from_be_bytes(name.0[..8].try_into().expect("eight bytes"));
     match read_data {
@@ -60,15 +75,28 @@ fn choose(repository: &Repository, inventory: &Inventory, read_data: ReadData) -
                 ReadData::Bytes(bytes) => bytes,
                 _ => total,
             };
-            let mut taken = 0;
-            packs.retain(|(_, size)| {
-                let take = taken < budget;
-                taken += if take { *size } else { 0 };
-                take
-            });
+            take(&mut packs, budget);
+        }
+        ReadData::Oldest(budget) => {
+            let ledger = Ledger::of(&repository.reports()?.0, repository.world().now());
+            // Those that were never read first; names are hashes, so that among equals none is preferred.
+            packs.sort_by_key(|(name, _)| (ledger.verified(name), *name));
+            if let Budget::Bytes(bytes) = budget {
+                take(&mut packs, bytes);
+            }
         }
     }
-    packs
+    Ok(packs)
+}
+
+/// Keeps the first packs, up to the one that uses the budget up.
+fn take(packs: &mut Vec<Pack>, budget: u64) {
+    let mut taken = 0;
+    packs.retain(|(_, size)| {
+        let take = taken < budget;
+        taken += if take { *size } else { 0 };
+        take
+    });
 }
 
 /// Packs with deltas, then all others.
@@ -77,7 +105,7 @@ fn deltas_first(mut packs: Vec<Pack>, inventory: &Inventory) -> Vec<Pack> {
     packs
 }
 
-fn read_ahead(backend: &dyn Backend, packs: Vec<Pack>, read: &Sender<(Pack, Result<Vec<u8>>)>) {
+fn read_ahead(backend: &dyn Backend, packs: impl Iterator<Item = Pack>, read: &Sender<(Pack, Result<Vec<u8>>)>) {
     for pack in packs {
         let place = Place::pack(pack.0);
         backend.forget_cached(&place);
@@ -92,6 +120,8 @@ fn read_ahead(backend: &dyn Backend, packs: Vec<Pack>, read: &Sender<(Pack, Resu
 struct Verifier<'a, 'r> {
     run: &'a mut Run<'r>,
     aside: Aside,
+    /// Packs whose footers could be read.
+    opened: Vec<ObjectName>,
 }
 
 impl Verifier<'_, '_> {
@@ -127,6 +157,7 @@ impl Verifier<'_, '_> {
                 return verify_listed(self.run, name);
             }
         };
+        self.opened.push(name);
         let reader = self.run.repository.reader()?.clone();
         let key = Arc::new((header.kind, self.run.repository.keys().seal_key(header.kind, &header.salt)));
         let sealed = |frame: &FrameRecord| stored.get(frame.offset as usize..frame.end() as usize);
