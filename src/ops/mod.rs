@@ -11,6 +11,7 @@ pub mod dump;
 pub mod find;
 pub mod forget;
 pub mod keys;
+pub mod prune;
 pub mod receipt;
 pub mod repair;
 pub mod restore;
