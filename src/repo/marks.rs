@@ -196,7 +196,8 @@ impl Marks {
         let mut key = Vec::new();
         snapshot.catalog.0.encode(&mut key);
         snapshot.path_table.0.encode(&mut key);
-        if !self.followed.insert(blake3::hash(&key)) {
+        let key = blake3::hash(&key);
+        if self.followed.contains(&key) {
             return Ok(());
         }
         let reader = repository.reader()?.clone();
@@ -208,6 +209,8 @@ impl Marks {
             }
             check()?;
         }
+        // Not before: one that could not be followed to its end must not stand for another.
+        self.followed.insert(key);
         Ok(())
     }
 

@@ -254,7 +254,9 @@ fn a_prune_at_any_moment_of_a_repair() {
     let of_prune = calls_of(&scene.bench, &scene.memory, |repository| drop(prune(repository, &at_once, &Silent).unwrap()));
     let mut conflicts = 0;
     for number in 0..calls {
-        for dies_at in [u64::MAX, random.below(of_prune), of_prune / 2 + random.below(of_prune / 2)] {
+        // Some end well, and some die where they delete.
+        let dies_at = [u64::MAX, random.below(of_prune), of_prune / 2 + random.below(of_prune / 2)][number as usize % 3];
+        {
             scene.memory.restore(state.clone());
             let (other, memory, options) = (scene.bench.over(Arc::new(scene.memory.clone())), scene.memory.clone(), at_once.clone());
             let (store, _) = at_call(scene.memory.clone(), number, move || prune_that_dies(&other, &memory, dies_at, &options));
@@ -322,7 +324,7 @@ fn a_prune_at_any_moment_of_a_change_of_tags() {
     let at_once = thorough(Duration::ZERO);
     let mut refused = 0;
     for number in 0..calls {
-        for dies_at in [u64::MAX, random.below(150), random.below(150)] {
+        for dies_at in [u64::MAX, random.below(150)] {
             scene.memory.restore(state.clone());
             let (other, memory, options) = (scene.bench.over(Arc::new(scene.memory.clone())), scene.memory.clone(), at_once.clone());
             let (store, _) = at_call(scene.memory.clone(), number, move || {

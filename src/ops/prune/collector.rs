@@ -67,10 +67,12 @@ impl<'a> Collector<'a> {
     }
 
     /// A snapshot that was there at the end of the last collection and is not now must have been forgotten.
-    fn require_known_snapshots(&self) -> Result<()> {
-        let Some((_, last)) = self.records.epochs.iter().max_by_key(|(_, epoch)| epoch.epoch) else { return Ok(()) };
-        let missing = last.snapshots.iter().find(|id| !self.snapshots.contains(*id) && !self.records.forgotten.contains(*id));
-        match missing {
+    fn require_known_snapshots(&mut self) -> Result<()> {
+        if self.missing_snapshot().is_some() {
+            // It may have been forgotten since records were read.
+            self.records = Records::read(self.repository, Rigour::Strict)?;
+        }
+        match self.missing_snapshot() {
             Some(id) if !self.options.missing_snapshots_ok => Err(Error::damaged(
                 format!("snapshot {id}"),
                 "it was there at the last prune, is gone, and was not forgotten; nothing is deleted. Bring it back from a copy of the \
@@ -78,6 +80,11 @@ impl<'a> Collector<'a> {
             )),
             _ => Ok(()),
         }
+    }
+
+    fn missing_snapshot(&self) -> Option<SnapshotId> {
+        let (_, last) = self.records.epochs.iter().max_by_key(|(_, epoch)| epoch.epoch)?;
+        last.snapshots.iter().find(|id| !self.snapshots.contains(*id) && !self.records.forgotten.contains(*id)).copied()
     }
 
     /// Marks what the snapshots need that are not marked yet. One that goes away meanwhile may have got another name: then they are
@@ -94,13 +101,24 @@ impl<'a> Collector<'a> {
                     Err(error) => return Err(error),
                     Ok(stored) => {
                         let progress = self.progress;
-                        self.marks.add_snapshot(self.repository, &stored.snapshot, &|| stop_if(progress))?;
-                        self.snapshots.insert(id);
+                        match self.marks.add_snapshot(self.repository, &stored.snapshot, &|| stop_if(progress)) {
+                            // It was forgotten or withdrawn meanwhile, and another collector was faster than we.
+                            Err(error) if error.is_damage() && self.is_gone(id) => vanished = true,
+                            result => {
+                                result?;
+                                self.snapshots.insert(id);
+                            }
+                        }
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    fn is_gone(&self, snapshot: SnapshotId) -> bool {
+        self.repository.backend().forget_cached(&Place::snapshot(snapshot));
+        self.repository.snapshot(snapshot).is_err_and(|error| is_not_found(&error))
     }
 
     pub fn refresh(&mut self) -> Result<()> {
