@@ -13,7 +13,9 @@ pub mod world;
 // Floor 1
 pub mod chunking;
 pub mod compression;
+pub mod config;
 pub mod crypto;
+pub mod dumps;
 pub mod format;
 pub mod retention;
 // Floor 2

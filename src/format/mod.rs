@@ -5,6 +5,7 @@
 
 pub mod codec;
 pub mod content;
+pub mod dump;
 pub mod entry;
 pub mod envelope;
 pub mod frame;
@@ -12,6 +13,7 @@ pub mod manifest;
 pub mod pack;
 pub mod recipe;
 pub mod record;
+pub mod report;
 pub mod segment;
 pub mod slot;
 pub mod snapshot;

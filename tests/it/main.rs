@@ -10,6 +10,8 @@ mod crash;
 mod damage;
 mod determinism;
 mod diff;
+mod drill;
+mod dumps;
 mod forget;
 mod golden;
 mod keys;
