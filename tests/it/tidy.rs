@@ -70,6 +70,10 @@ fn sources() -> Vec<Source> {
                 folders.push(path);
                 continue;
             }
+            // Scripts and examples that are built in have no such head.
+            if path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
             let name = path.strip_prefix(root().join("src")).unwrap().to_str().unwrap().to_owned();
             let whole = fs::read_to_string(&path).unwrap();
             found.push(Source { code: code(&whole), name, whole });
