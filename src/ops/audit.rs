@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::Result;
-use crate::format::record::Record;
+use crate::format::record::{Condemned, Epoch, Record};
 use crate::format::report::{Did, Drill, Outcome, Report, Run};
 use crate::id::{ObjectName, SnapshotId};
 use crate::ops::status::flaw;
@@ -224,7 +224,7 @@ fn of_record(name: ObjectName, record: &Record, pruned: &[&Report]) -> Option<Ev
             let forgotten = count(snapshots.len() as u64, "snapshot");
             (*time, host, Action::Forget, snapshots.clone(), format!("{forgotten}: {reason}"))
         }
-        Record::Epoch { time, host, epoch } => {
+        Record::Epoch(Epoch { time, host, epoch, .. }) => {
             let told = |report: &&Report| {
                 let took = SignedDuration::try_from_secs_f64(report.seconds.max(0.0)).unwrap_or_default().saturating_add(PRUNE_SLACK);
                 report.host == *host && *time >= report.time && time.duration_since(report.time) <= took
@@ -234,9 +234,9 @@ fn of_record(name: ObjectName, record: &Record, pruned: &[&Report]) -> Option<Ev
             }
             (*time, host, Action::Prune, Vec::new(), format!("collection {epoch} ended"))
         }
-        Record::Condemned { time, host, epoch, packs } => {
+        Record::Condemned(Condemned { time, host, epoch, packs, .. }) => {
             let condemned = count(packs.len() as u64, "pack");
-            (*time, host, Action::Prune, Vec::new(), format!("collection {epoch} is under way or was cut short; {condemned} condemned"))
+            (*time, host, Action::Prune, Vec::new(), format!("collection {epoch}: {condemned} condemned, to be deleted after a grace"))
         }
     };
     Some(Event {

@@ -16,6 +16,7 @@ pub mod judge;
 pub mod keys;
 pub mod ledger;
 mod overheard;
+pub mod prune;
 pub mod receipt;
 pub mod repair;
 pub mod restore;

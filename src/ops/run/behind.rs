@@ -1,13 +1,14 @@
 //! What a run does when the snapshot is safe: read back, forget, clean up. It may fail without undoing that.
 
-use super::{Course, RunOptions, verify};
+use super::{Course, RunOptions, blank, verify};
 use crate::config::Job;
 use crate::error::{Error, Result};
+use crate::format::report::{Did, Outcome, Report};
 use crate::format::snapshot::SourceKind;
-use crate::ops::check::{self, ReadData};
+use crate::ops::check::{self, Budget, ReadData};
 use crate::ops::forget::{self, Choice, ForgetOptions};
+use crate::ops::prune::{PruneOptions, prune};
 use crate::ops::receipt::Receipts;
-use crate::progress::Progress;
 use crate::repo::{Repository, SnapshotFilter};
 use crate::retention::GroupBy;
 
@@ -20,10 +21,29 @@ impl Course<'_> {
                 verify::snapshot(course.repository, snapshot, &course.progress)?;
             }
             match wanted.budget {
-                Some(bytes) => verify_some(course.repository, bytes, &course.progress),
+                Some(bytes) => course.verify_some(bytes),
                 None => Ok(()),
             }
         })
+    }
+
+    /// Reads so many bytes of packs that were longest unverified, and notes in the ledger what was found.
+    fn verify_some(&self, bytes: u64) -> Result<()> {
+        let time = self.repository.world().now();
+        let found = check::check(self.repository, ReadData::Oldest(Budget::Bytes(bytes)), &self.progress)?;
+        let trouble = found.findings.first().map(|finding| Error::damaged(&finding.object, &finding.problem));
+        let (outcome, exit_code) = if trouble.is_some() { (Outcome::Failed, 20) } else { (Outcome::Good, 0) };
+        let error = trouble.as_ref().map(|error| (self.options.tell)(error).1);
+        let report = Report {
+            seconds: found.seconds,
+            outcome,
+            error,
+            exit_code,
+            did: Did::Check(found.entry()),
+            ..blank(&self.job.name, self.options, time)
+        };
+        self.repository.save_report(&report)?;
+        trouble.map_or(Ok(()), Err)
     }
 
     pub(super) fn forget(&mut self) -> Result<()> {
@@ -44,12 +64,19 @@ impl Course<'_> {
         })
     }
 
-    /// Nothing yet cleans up.
+    /// Frees what an earlier run condemned, and condemns what is of no use any more.
     pub(super) fn prune(&mut self) -> Result<()> {
-        if self.job.prune.is_some() {
-            self.warn("this build cannot prune; space is not freed".into());
-        }
-        Ok(())
+        let Some(budget) = self.job.prune else { return Ok(()) };
+        self.step_behind("prune", |course| {
+            require_trust(course.repository, course.options)?;
+            let options = PruneOptions { max_repack: budget.max_repack, ..PruneOptions::new(&course.options.host) };
+            let report = prune(course.repository, &options, &course.progress)?;
+            course.run.bytes_freed = report.bytes_deleted;
+            match report.damaged.first() {
+                None => Ok(()),
+                Some(object) => Err(Error::damaged(object, "what it holds is left as it is")),
+            }
+        })
     }
 
     /// Does something behind the backup that may fail without undoing it.
@@ -89,14 +116,5 @@ fn require_trust(repository: &Repository, options: &RunOptions) -> Result<()> {
             why: format!("{doubt} (as {} says)", crate::error::show(&file)),
             hint: "find out what happened to the store; if that is right, remove that file",
         }),
-    }
-}
-
-/// Reads so many bytes of packs.
-fn verify_some(repository: &Repository, bytes: u64, progress: &dyn Progress) -> Result<()> {
-    let report = check::check(repository, ReadData::Bytes(bytes), progress)?;
-    match report.findings.first() {
-        None => Ok(()),
-        Some(finding) => Err(Error::damaged(&finding.object, &finding.problem)),
     }
 }
