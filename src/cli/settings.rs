@@ -6,8 +6,10 @@
 
 use std::fs::{File, Metadata};
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use super::context::{Context, Environment};
 use super::{output, show};
@@ -123,7 +125,13 @@ enum Finding {
 /// What is in the file; nothing if there is none. Looked at and read through one descriptor, so that nobody can exchange it between.
 fn read(path: &Path, finding: Finding) -> Result<Option<Vec<u8>>> {
     let failed = |error| Error::file("read", path, error);
-    let file = match File::open(path) {
+    let mut options = File::options();
+    options.read(true);
+    if finding != Finding::Named {
+        // A pipe that somebody laid there would wait for a writer for ever.
+        options.custom_flags(OFlags::NONBLOCK.bits() as i32);
+    }
+    let file = match options.open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && finding != Finding::Named => return Ok(None),
         // Root's own is not for other users.
@@ -131,8 +139,10 @@ fn read(path: &Path, finding: Finding) -> Result<Option<Vec<u8>>> {
         Err(error) => return Err(failed(error)),
     };
     let meta = file.metadata().map_err(failed)?;
-    if meta.is_dir() {
-        return if finding == Finding::Named { Err(failed(std::io::ErrorKind::IsADirectory.into())) } else { Ok(None) };
+    match finding {
+        Finding::Named if meta.is_dir() => return Err(failed(std::io::ErrorKind::IsADirectory.into())),
+        Finding::Here | Finding::Place if !meta.is_file() => return Ok(None),
+        _ => {}
     }
     let me = rustix::process::geteuid().as_raw();
     if let Some(why) = distrust(&meta, me, finding) {

@@ -131,6 +131,18 @@ fn what_others_could_have_written_is_refused() {
     assert!(stderr(&run(&scene, &["snapshots"], 2)).contains("is a link of another user"));
 }
 
+/// A pipe of that name in a folder for all, say, must not hold up whoever works there.
+#[test]
+fn what_is_no_file_is_passed_over() {
+    let scene = Scene::new();
+    let made = Command::new("mkfifo").arg(scene.at("snap.toml")).status().unwrap();
+    assert!(made.success());
+    assert!(stderr(&run(&scene, &["snapshots"], 2)).contains("No repository is given"));
+    fs::remove_file(scene.at("snap.toml")).unwrap();
+    fs::create_dir(scene.at("snap.toml")).unwrap();
+    assert!(stderr(&run(&scene, &["snapshots"], 2)).contains("No repository is given"));
+}
+
 #[test]
 fn a_mistake_in_a_job_is_not_in_the_way_of_a_restore() {
     let scene = configured();
@@ -187,7 +199,7 @@ secrets = { X = { env = "NOT_SET" }, Y = { file = "good" } }
         "15:12: error: ".into(),
         "16:1: error: secrets goes with commands, not with files".into(),
         "16:17: error: X: a secret never stands here in clear".into(),
-        "20:29: warning: the variable NOT_SET is not set here".into(),
+        "20:25: warning: the variable NOT_SET is not set here".into(),
     ];
     for expected in &expected {
         assert!(found.iter().any(|line| line.starts_with(expected)), "{expected}\nis not in\n{}", found.join("\n"));
@@ -279,9 +291,8 @@ fn the_manual_has_every_key() {
     let section = manual.split("## The configuration file").nth(1).unwrap().split("\n## ").next().unwrap();
     let found = parse(EXAMPLE.as_bytes(), Path::new("/etc/snap/snap.toml"));
     assert!(found.keys.len() > 80);
-    let is_there = |key: &str| {
-        section.contains(&format!("`{key}`")) || section.contains(&format!("`{key} =")) || section.contains(&format!("[{key}]"))
-    };
+    let forms = |key: &str| [format!("`{key}`"), format!("`{key} ="), format!("{{ {key} ="), format!("[{key}]"), format!("`[{key}.")];
+    let is_there = |key: &str| forms(key).iter().any(|form| section.contains(form));
     let missing: Vec<_> = found.keys.iter().filter(|(_, key)| !is_there(key)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
