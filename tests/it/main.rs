@@ -27,5 +27,6 @@ mod repair;
 mod retention;
 mod round_trip;
 mod run;
+mod simulation;
 mod tidy;
 mod watch;

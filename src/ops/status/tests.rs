@@ -43,6 +43,7 @@ fn snapshot(number: u8, name: &str, ago: f64, bytes: u64) -> Stored {
         catalog_len: 0,
         path_table: Default::default(),
         repaired: None,
+        parts: Vec::new(),
     };
     Stored { id: id(number), snapshot }
 }
