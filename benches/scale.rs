@@ -23,7 +23,7 @@ use snap_backup::format::frame::{ChunkTable, Codec, FrameRecord};
 use snap_backup::format::pack::FRAMES_START;
 use snap_backup::format::recipe::{Recipe, Run};
 use snap_backup::format::segment::{PackRecord, Segment};
-use snap_backup::format::snapshot::{RecipeText, Snapshot, SourceKind, Totals};
+use snap_backup::format::snapshot::{RecipeText, Snapshot};
 use snap_backup::id::{ChunkId, FrameId, ObjectName};
 use snap_backup::index::{Index, Scope, Shelter};
 use snap_backup::limits::CHECKPOINT_CHUNKS;
@@ -236,25 +236,23 @@ fn sealed(sealer: &Sealer, body: &[u8]) -> Vec<u8> {
 
 fn snapshot(number: u64) -> Snapshot {
     let runs = (0..3).map(|run| Run { frame: FrameId(name(number ^ run).0), first: 0, count: 9 }).collect();
-    Snapshot {
-        time: jiff::Timestamp::from_second(1_600_000_000 + 3600 * number as i64).unwrap(),
-        started: None,
-        seconds: 12.5,
-        host: format!("host{}", number % 20),
-        user: "backup".into(),
-        name: format!("db{}.sql", number % 7),
-        tags: vec!["nightly".into()],
-        source: SourceKind::Stream,
-        paths: Vec::new(),
-        parent: Some(name(number)),
-        totals: Totals { files: 1, bytes: 1 << 40, ..Totals::default() },
-        program: "snap".into(),
-        catalog: RecipeText(Recipe { depth: 0, runs }),
-        catalog_len: 200,
-        path_table: RecipeText::default(),
-        original: None,
-        repaired: None,
-    }
+    let text = serde_json::json!({
+        "time": jiff::Timestamp::from_second(1_600_000_000 + 3600 * number as i64).unwrap(),
+        "started": "2026-11-21T01:00:00.123456789Z",
+        "seconds": 12.5,
+        "host": format!("host{}", number % 20),
+        "user": "backup",
+        "name": format!("db{}.sql", number % 7),
+        "tags": ["nightly"],
+        "source": "stream",
+        "parent": name(number),
+        "totals": { "files": 1, "bytes": 1_u64 << 40, "bytes_new": 1_u64 << 30, "bytes_stored": 1_u64 << 28, "files_changed": 1 },
+        "program": "snap",
+        "catalog": RecipeText(Recipe { depth: 0, runs }),
+        "catalog_len": 200,
+        "path_table": RecipeText::default(),
+    });
+    Snapshot::decode(text.to_string().as_bytes()).unwrap()
 }
 
 /// Rows of text, one in a hundred of them another every night.
@@ -501,7 +499,7 @@ impl Stage {
             best(&format!("`snap {}`, the whole program", arguments.join(" ")), &mut || {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));
                 command.args(arguments).env("SNAP_REPOSITORY", self.store()).env("SNAP_CACHE_DIR", self.cache());
-                command.env("SNAP_KEY_FILE", &key).stdout(std::process::Stdio::null());
+                command.env("SNAP_KEY_FILE", &key).env("SNAP_STATE_DIR", self.dir.join("state")).stdout(std::process::Stdio::null());
                 assert!(command.status().unwrap().success());
             });
         }

@@ -13,6 +13,7 @@ pub mod world;
 // Floor 1
 pub mod chunking;
 pub mod compression;
+pub mod config;
 pub mod crypto;
 pub mod format;
 pub mod retention;

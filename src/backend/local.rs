@@ -263,7 +263,7 @@ impl Backend for Local {
 
     fn list_names(&self, area: Area) -> Result<Vec<String>> {
         match area {
-            Area::Snapshots | Area::Segments | Area::Records => {
+            Area::Snapshots | Area::Segments | Area::Records | Area::Reports => {
                 let names = calls::list_names(&self.root.join(area.folder()), |name| area.holds(name));
                 names.map_err(|error| self.error("list", format!("folder {}", area.folder()), error))
             }
@@ -338,7 +338,7 @@ impl Drop for Temporary {
 
 fn top_folders() -> impl Iterator<Item = &'static str> {
     // Notes lie beside what they speak of.
-    let areas = Area::ALL.into_iter().filter(|area| *area != Area::KeyNotes);
+    let areas = Area::ALL.into_iter().filter(|area| !matches!(area, Area::KeyNotes | Area::Reports));
     areas.map(Area::folder).filter(|folder| !folder.is_empty()).chain([TEMPORARY_FOLDER])
 }
 

@@ -35,10 +35,13 @@ pub enum Area {
     Records,
     /// What is said of key slots; in the same folder as these.
     KeyNotes,
+    /// What was done and how it went; in the same folder as records.
+    Reports,
 }
 
 impl Area {
-    pub const ALL: [Self; 7] = [Self::Top, Self::Keys, Self::Packs, Self::Segments, Self::Snapshots, Self::Records, Self::KeyNotes];
+    pub const ALL: [Self; 8] =
+        [Self::Top, Self::Keys, Self::Packs, Self::Segments, Self::Snapshots, Self::Records, Self::KeyNotes, Self::Reports];
 
     /// The folder's name; empty for the top.
     pub fn folder(self) -> &'static str {
@@ -48,7 +51,7 @@ impl Area {
             Self::Packs => "packs",
             Self::Segments => "index",
             Self::Snapshots => "snapshots",
-            Self::Records => "records",
+            Self::Records | Self::Reports => "records",
         }
     }
 
@@ -62,6 +65,7 @@ impl Area {
             Self::Snapshots => "snapshot",
             Self::Records => "record",
             Self::KeyNotes => "note on key slot",
+            Self::Reports => "report",
         }
     }
 
@@ -72,6 +76,7 @@ impl Area {
             Self::Top => name == "manifest",
             Self::Keys => hex(name, SlotId::LEN * 2),
             Self::KeyNotes => name.strip_suffix(NOTE_SUFFIX).is_some_and(|slot| hex(slot, SlotId::LEN * 2)),
+            Self::Reports => name.strip_suffix(REPORT_SUFFIX).is_some_and(|object| hex(object, ObjectName::LEN * 2)),
             _ => hex(name, ObjectName::LEN * 2),
         }
     }
@@ -79,6 +84,8 @@ impl Area {
 
 /// What the name of the note on a key slot has behind the slot's own.
 const NOTE_SUFFIX: &str = ".note";
+/// What the name of a report has behind the hash of its bytes.
+const REPORT_SUFFIX: &str = ".report";
 
 /// The name of one file of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -115,6 +122,19 @@ impl Place {
 
     pub fn record(name: ObjectName) -> Self {
         Self { area: Area::Records, name: name.hex() }
+    }
+
+    pub fn report(name: ObjectName) -> Self {
+        Self { area: Area::Reports, name: format!("{}{REPORT_SUFFIX}", name.hex()) }
+    }
+
+    /// The hash an object is named by; nothing for the manifest, key slots and notes on these, which have other names.
+    pub fn hash(&self) -> Option<ObjectName> {
+        match self.area {
+            Area::Top | Area::Keys | Area::KeyNotes => None,
+            Area::Reports => self.name.strip_suffix(REPORT_SUFFIX)?.parse().ok(),
+            _ => self.name.parse().ok(),
+        }
     }
 
     /// Path below the repository, with `/`. Packs are spread over 256 folders by the first two digits of their name.

@@ -86,7 +86,7 @@ impl Args {
             let selections = self.snapshot.iter().map(|text| select(repository, text, None, &filter)).collect::<Result<_>>()?;
             return Ok((selections, None));
         }
-        let (found, unreadable) = repository.snapshots()?;
+        let (found, unreadable) = repository.snapshots_at_hand()?;
         for (name, error) in &unreadable {
             reporter.problem(&Problem::new(format!("snapshot {}", &name[..name.len().min(8)]), exit::message(error)));
         }

@@ -38,6 +38,8 @@ pub enum Kind {
     Record = 7,
     /// What is said of a key slot.
     KeyNote = 8,
+    /// What was done and how it went.
+    Report = 9,
 }
 
 impl Kind {
@@ -51,6 +53,7 @@ impl Kind {
             6 => Self::Snapshot,
             7 => Self::Record,
             8 => Self::KeyNote,
+            9 => Self::Report,
             _ => return Err(FormatError::Unknown { what: "kind of object", value: byte.into() }),
         })
     }

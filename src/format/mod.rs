@@ -12,6 +12,7 @@ pub mod manifest;
 pub mod pack;
 pub mod recipe;
 pub mod record;
+pub mod report;
 pub mod segment;
 pub mod slot;
 pub mod snapshot;

@@ -229,7 +229,7 @@ fn find_parent(repository: &Repository, subject: &Subject, options: &BackupOptio
     }
     let filter = SnapshotFilter { hosts: vec![options.host.clone()], names: vec![subject.name.clone()], tags: Vec::new() };
     let fits = |stored: &Stored| filter.accepts(&stored.snapshot) && stored.snapshot.source == subject.kind;
-    Ok(repository.snapshots_at_hand()?.0.into_iter().rfind(fits))
+    repository.newest(0, fits)
 }
 
 pub(super) fn is_same(written: &WrittenCatalog, older: &Snapshot) -> bool {

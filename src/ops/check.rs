@@ -195,16 +195,16 @@ fn remedy(place: &Place) -> Option<Remedy> {
         Area::Packs => place.name.parse().ok().map(Remedy::Pack),
         Area::Segments | Area::Records => Some(Remedy::Index),
         Area::Snapshots => Some(Remedy::Snapshots),
-        Area::Top | Area::Keys | Area::KeyNotes => None,
+        Area::Top | Area::Keys | Area::KeyNotes | Area::Reports => None,
     }
 }
 
-/// Checks every pack, segment, snapshot and record against its name, without a key.
+/// Checks every pack, segment, snapshot, record and report against its name, without a key.
 pub fn check_keyless(backend: &dyn Backend, progress: &dyn Progress) -> Result<CheckReport> {
     let begun = std::time::Instant::now();
     let mut report = CheckReport::default();
     let mut places = Vec::new();
-    for area in [Area::Snapshots, Area::Segments, Area::Records, Area::Packs] {
+    for area in [Area::Snapshots, Area::Segments, Area::Records, Area::Reports, Area::Packs] {
         places.extend(backend.list(area)?.into_iter().map(|listed| (Place { area, name: listed.name }, listed.size)));
     }
     let whole = |place: &Place, problem| Finding { object: place.to_string(), problem, repair: remedy(place) };
@@ -220,7 +220,7 @@ pub fn check_keyless(backend: &dyn Backend, progress: &dyn Progress) -> Result<C
         }
         backend.forget_cached(&place);
         match backend.get(&place, SEGMENT_BYTES_MAX) {
-            Ok(stored) if ObjectName::of(&stored).hex() == place.name => report.packs_read += u64::from(place.area == Area::Packs),
+            Ok(stored) if place.hash() == Some(ObjectName::of(&stored)) => report.packs_read += u64::from(place.area == Area::Packs),
             Ok(_) => find(&mut report, progress, whole(&place, "Its bytes do not fit its name".into())),
             Err(error) => find(&mut report, progress, whole(&place, error.to_string())),
         }

@@ -72,8 +72,8 @@ impl Receipt {
     /// And what was forgotten on purpose.
     fn with_records(repository: &Repository) -> Result<(Self, BTreeSet<SnapshotId>)> {
         // Records after snapshots: what is forgotten meanwhile is on record before it goes.
-        let listed = repository.backend().list(Area::Snapshots)?;
-        let snapshots = listed.into_iter().filter_map(|listed| listed.name.parse().ok()).collect();
+        let listed = repository.backend().list_names(Area::Snapshots)?;
+        let snapshots = listed.into_iter().filter_map(|name| name.parse().ok()).collect();
         let mut forgotten = BTreeSet::new();
         let mut epoch = 0;
         for record in repository.readable_records()? {

@@ -57,7 +57,7 @@ pub fn stats(repository: &Repository, progress: &dyn Progress) -> Result<Stats> 
             Err(error) => progress.problem(&Problem::new(format!("index segment {name}"), error)),
         }
     }
-    let others = [Area::Snapshots, Area::Keys, Area::Records];
+    let others = [Area::Snapshots, Area::Keys, Area::Records, Area::Reports];
     let others = others.into_iter().map(|area| repository.backend().list(area)).collect::<std::result::Result<Vec<_>, _>>()?;
     let others: u64 = others.iter().flatten().map(|listed| listed.size).sum();
     stats.total_stored_size = stats.data_size + stats.catalog_size + stats.index_size + others;

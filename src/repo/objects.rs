@@ -68,7 +68,7 @@ fn unpack(plain: &[u8]) -> crate::format::Result<Vec<u8>> {
 /// Every object but the manifest, the key slots and their notes is named by the hash of its bytes.
 pub fn verify_name(place: &Place, stored: &[u8]) -> Result<()> {
     let named = !matches!(place.area, Area::Top | Area::Keys | Area::KeyNotes);
-    match named && ObjectName::of(stored).hex() != place.name {
+    match named && place.hash() != Some(ObjectName::of(stored)) {
         true => Err(Error::damaged(place, "its bytes do not fit its name")),
         false => Ok(()),
     }

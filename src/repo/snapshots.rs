@@ -58,15 +58,43 @@ impl Repository {
 
     /// The same, but what this host remembers is not read again: for finding snapshots, not for judging them.
     pub fn snapshots_at_hand(&self) -> Result<(Vec<Stored>, Vec<Unreadable>)> {
-        let remembered = recall::load(self);
+        let remembered = recall::load(self, Kind::Snapshot);
         let (found, unreadable, read) = self.read_snapshots(&remembered)?;
         let there: HashSet<ObjectName> = found.iter().map(|stored| stored.id).collect();
-        let gone = remembered.names().filter(|name| !there.contains(name)).count();
-        // Writing the file takes longer than reading a few snapshots.
-        if read.len() + gone > SNAPSHOTS_READ_AGAIN + remembered.len() / 32 {
-            recall::store(self, &remembered, &there, &read);
+        let gone = remembered.newest_first().filter(|(name, _)| !there.contains(name)).count();
+        if read.len() + gone > worth_writing(&remembered) {
+            let body = |id| read.get(id).map(Vec::as_slice).or_else(|| remembered.get(id));
+            recall::store(self, Kind::Snapshot, found.iter().filter_map(|stored| Some((stored.id, body(&stored.id)?))));
         }
         Ok((found, unreadable))
+    }
+
+    /// The newest snapshot that fits, or the one `back` before it, if there are so many. No more are looked at than need be.
+    pub fn newest(&self, mut back: usize, fits: impl Fn(&Stored) -> bool) -> Result<Option<Stored>> {
+        let remembered = recall::load(self, Kind::Snapshot);
+        let names = self.backend.list_names(Area::Snapshots)?;
+        let there: HashSet<ObjectName> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        let others: Vec<SnapshotId> = there.iter().filter(|id| remembered.get(id).is_none()).copied().collect();
+        if others.len() > worth_writing(&remembered) {
+            let mut newest_first = self.snapshots_at_hand()?.0.into_iter().rev();
+            return Ok(newest_first.by_ref().filter(fits).nth(back));
+        }
+        let mut others: Vec<Stored> = others.into_iter().filter_map(|id| self.snapshot(id).ok()).collect();
+        others.sort_by_key(age);
+        let known = remembered.newest_first().filter(|(id, _)| there.contains(id));
+        let mut known = known.filter_map(|(id, body)| Some(Stored { id, snapshot: Snapshot::decode(body).ok()? })).peekable();
+        loop {
+            let from_others = match (others.last(), known.peek()) {
+                (Some(other), Some(known)) => age(other) > age(known),
+                (other, _) => other.is_some(),
+            };
+            match if from_others { others.pop() } else { known.next() } {
+                Some(stored) if !fits(&stored) => {}
+                Some(stored) if back == 0 => return Ok(Some(stored)),
+                Some(_) => back -= 1,
+                None => return Ok(None),
+            }
+        }
     }
 
     /// Every snapshot, what went wrong, and the bodies that had to be read.
@@ -97,7 +125,7 @@ impl Repository {
                 Err(error) => unreadable.push((name, error)),
             }
         }
-        found.sort_by_key(|stored| (stored.snapshot.time, stored.id));
+        found.sort_by_key(age);
         unreadable.sort_by(|a, b| a.0.cmp(&b.0));
         Ok((found, unreadable, read))
     }
@@ -181,12 +209,11 @@ impl Repository {
             Some(number) => number.parse().map_err(|_| wrong())?,
             None => return Err(wrong()),
         };
-        let (found, unreadable) = self.snapshots_at_hand()?;
-        let mut fitting: Vec<Stored> = found.into_iter().filter(|stored| filter.accepts(&stored.snapshot)).collect();
-        let count = fitting.len();
-        if back < count {
-            return Ok(fitting.swap_remove(count - 1 - back));
+        if let Some(stored) = self.newest(back, |stored| filter.accepts(&stored.snapshot))? {
+            return Ok(stored);
         }
+        let (found, unreadable) = self.snapshots_at_hand()?;
+        let count = found.iter().filter(|stored| filter.accepts(&stored.snapshot)).count();
         let damaged =
             if unreadable.is_empty() { String::new() } else { format!("; {} more cannot be read, run snap check", unreadable.len()) };
         Err(Error::NotFound(match count {
@@ -209,4 +236,14 @@ impl Repository {
             _ => Err(Error::NotFound(format!("{} snapshots have an id that begins with {prefix}; write more digits", fitting.len()))),
         }
     }
+}
+
+/// What snapshots are in the order of.
+fn age(stored: &Stored) -> (jiff::Timestamp, SnapshotId) {
+    (stored.snapshot.time, stored.id)
+}
+
+/// With so many changes what is remembered is written anew; that takes longer than reading a few snapshots.
+fn worth_writing(remembered: &Remembered) -> usize {
+    SNAPSHOTS_READ_AGAIN + remembered.len() / 32
 }

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use snap_backup::backend::{Area, Counting, Memory, Place};
+use snap_backup::format::report::{Did, Outcome, Report, Run};
 use snap_backup::limits::{INDEX_LANES, SNAPSHOTS_READ_AGAIN};
 use snap_backup::ops::backup::BackupOptions;
 use snap_backup::repo::Stored;
@@ -224,6 +225,46 @@ fn a_segment_deleted_behind_our_back_does_no_harm() {
     scene.judge("segment deleted");
 }
 
+/// Reports are remembered like snapshots. One that is damaged costs only itself, and one of a kind nobody knows is passed over.
+#[test]
+fn reports_are_remembered_and_stand_alone() {
+    let scene = Scene::new(9);
+    let report = |number: u64| {
+        let run = Run { job: format!("job-{number}"), ..Run::default() };
+        let time = jiff::Timestamp::from_second(1_790_000_000 + number as i64).unwrap();
+        let (host, user, program) = ("h".into(), "u".into(), "snap".into());
+        let outcome = Outcome::Good;
+        Report { time, seconds: 1.0, host, user, program, outcome, error: None, exit_code: 0, warnings: Vec::new(), did: Did::Run(run) }
+    };
+    let count = SNAPSHOTS_READ_AGAIN as u64 + 4;
+    let names: Vec<_> = (0..count).rev().map(|number| scene.bench.open().save_report(&report(number)).unwrap()).collect();
+    let reads = || {
+        let store = Arc::new(Counting::new(scene.memory.clone()));
+        let repository = scene.bench.try_open_on(store.clone()).unwrap();
+        let before = store.calls().gets;
+        let (found, unreadable) = repository.reports().unwrap();
+        (found, unreadable, store.calls().gets - before)
+    };
+    let (found, unreadable, gets) = reads();
+    assert_eq!((found.len() as u64, unreadable.len(), gets), (count, 0, count));
+    assert!(found.iter().enumerate().all(|(number, stored)| stored.report == report(number as u64)));
+    assert_eq!(reads().2, 0, "they are remembered");
+
+    let place = Place::report(names[3]);
+    let mut bytes = scene.memory.remove(&place).unwrap();
+    assert_eq!(reads().0.len() as u64, count - 1, "which there are, the store says");
+    *bytes.last_mut().unwrap() ^= 1;
+    scene.memory.insert(place.clone(), bytes);
+    fs::remove_file(scene.lanes().into_iter().find(|path| path.ends_with("reports")).unwrap()).unwrap();
+    let (found, unreadable, _) = reads();
+    assert_eq!((found.len() as u64, &unreadable[0].0), (count - 1, &place.name));
+    let checked = scene.bench.open();
+    let findings = check_all(&checked).unwrap().findings;
+    assert!(findings.iter().any(|finding| finding.object.contains(&place.name)), "{findings:?}");
+    scene.bench.save(&scene.new);
+    assert!(scene.bench.dump("latest").unwrap() == scene.new, "nothing else minds");
+}
+
 /// What a host remembers of snapshots spares reading them; which there are, the store says.
 #[test]
 fn snapshots_are_remembered_but_never_made_up() {
@@ -241,6 +282,12 @@ fn snapshots_are_remembered_but_never_made_up() {
         let truth = repository.snapshots().unwrap();
         let plain = |found: &[Stored]| found.iter().map(|stored| (stored.id, stored.snapshot.clone())).collect::<Vec<_>>();
         assert!(plain(&at_hand.0) == plain(&truth.0));
+        for (back, stored) in truth.0.iter().rev().enumerate() {
+            assert_eq!(repository.newest(back, |_| true).unwrap().unwrap().id, stored.id);
+        }
+        assert!(repository.newest(truth.0.len(), |_| true).unwrap().is_none());
+        let third = &truth.0[2].snapshot.tags;
+        assert_eq!(repository.newest(0, |stored| stored.snapshot.tags == *third).unwrap().unwrap().id, truth.0[2].id);
         assert_eq!(at_hand.1.len(), truth.1.len());
         gets
     };

@@ -101,6 +101,9 @@ fn check_records(run: &mut Run) -> Result<()> {
             run.trouble(&place, &error, remedy(&place));
         }
     }
+    for (name, error) in run.repository.reports()?.1 {
+        run.trouble(format!("report {name}"), &error, None);
+    }
     Ok(())
 }
 

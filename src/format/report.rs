@@ -1,0 +1,207 @@
+//! Reports: what was done and how it went, for status, audit and evidence. Sealed, as JSON.
+//!
+//! Nothing is ever decided about deletion by a report, so one of a kind this build does not know is passed over. Fields are only
+//! ever added.
+
+use super::{FormatError, Result, from_json, to_json};
+use crate::id::{ObjectName, SnapshotId};
+
+/// One report.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Report {
+    /// When it began.
+    pub time: jiff::Timestamp,
+    /// How long it took.
+    pub seconds: f64,
+    pub host: String,
+    #[serde(default)]
+    pub user: String,
+    /// The program that wrote it.
+    #[serde(default)]
+    pub program: String,
+    pub outcome: Outcome,
+    /// What went wrong, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The exit code that stands for it.
+    #[serde(default)]
+    pub exit_code: u8,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    pub did: Did,
+}
+
+/// How it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    Good,
+    /// Something was saved or found, and not all of it is as it should be.
+    Partial,
+    Failed,
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Did {
+    Run(Run),
+    Drill(Drill),
+    Check(Check),
+    Prune(Prune),
+}
+
+/// One run of a job.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Run {
+    pub job: String,
+    /// What was saved, if anything.
+    pub snapshot: Option<SnapshotId>,
+    pub streams: Vec<Stream>,
+    /// Plain bytes of the snapshot.
+    pub bytes: u64,
+    /// Bytes it added to the store.
+    pub bytes_stored: u64,
+    /// Steps in the order they were taken: `before`, `backup`, `verify`, `forget`, `prune`, `notify`.
+    pub steps: Vec<Step>,
+    /// Snapshots that were forgotten, and bytes freed.
+    pub forgotten: u64,
+    pub bytes_freed: u64,
+}
+
+/// A stream, or the files, of a run.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Stream {
+    pub name: String,
+    pub bytes: u64,
+    pub seconds: f64,
+    /// What its format says, as in the snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dump: Option<serde_json::Value>,
+    /// The end of what its command said on standard error.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub said: String,
+}
+
+/// A step of a run or drill.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Step {
+    pub name: String,
+    pub seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A restore that was tried out.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Drill {
+    pub job: String,
+    pub snapshot: Option<SnapshotId>,
+    /// Time of the snapshot.
+    pub snapshot_time: Option<jiff::Timestamp>,
+    /// Streams and files with their whole-content hashes.
+    pub contents: Vec<DrilledContent>,
+    pub bytes: u64,
+    pub seconds_to_first_byte: f64,
+    /// Until the restored data answered.
+    pub seconds_to_ready: f64,
+    /// What was allowed.
+    pub seconds_allowed: Option<f64>,
+    pub steps: Vec<Step>,
+    pub checks: Vec<DrillCheck>,
+}
+
+/// What was restored in a drill.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct DrilledContent {
+    pub path: String,
+    pub bytes: u64,
+    /// BLAKE3, hex.
+    pub hash: String,
+}
+
+/// A question to restored data.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct DrillCheck {
+    pub name: String,
+    pub asked: String,
+    pub expected: String,
+    pub answer: String,
+    pub passed: bool,
+}
+
+/// A check, and what it read: the ledger of what was verified when.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Check {
+    /// Packs that were read whole and found good.
+    pub packs: Vec<ObjectName>,
+    /// Every pack there was is among them.
+    pub whole: bool,
+    pub bytes_read: u64,
+    /// Damage that was found.
+    pub damaged: u64,
+}
+
+/// A clean-up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Prune {
+    pub packs_deleted: u64,
+    pub bytes_freed: u64,
+    pub bytes_moved: u64,
+}
+
+impl Report {
+    pub fn encode(&self) -> Vec<u8> {
+        to_json(self)
+    }
+
+    /// Parses a report. One of a kind this build does not know is an error of its own.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        #[derive(serde::Deserialize)]
+        struct Tag {
+            did: serde_json::Map<String, serde_json::Value>,
+        }
+        let tag: Tag = from_json(bytes)?;
+        let known = |kind: &String| matches!(kind.as_str(), "run" | "drill" | "check" | "prune");
+        match tag.did.keys().find(|kind| !known(kind)) {
+            Some(kind) => Err(FormatError::Newer(format!("report of a {kind}"))),
+            None => from_json(bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_come_back_and_unknown_kinds_are_told_apart() {
+        let run = Run { job: "orders".into(), bytes: 7, ..Run::default() };
+        let report = Report {
+            time: "2026-11-21T02:00:00Z".parse().unwrap(),
+            seconds: 1.5,
+            host: "h".into(),
+            user: String::new(),
+            program: String::new(),
+            outcome: Outcome::Failed,
+            error: Some("pg_dump exited with code 1".into()),
+            exit_code: 4,
+            warnings: Vec::new(),
+            did: Did::Run(run),
+        };
+        assert_eq!(Report::decode(&report.encode()).unwrap(), report);
+        let text = String::from_utf8(report.encode()).unwrap();
+        assert!(matches!(Report::decode(text.replace("\"run\":", "\"dance\":").as_bytes()), Err(FormatError::Newer(_))));
+        let more = text.replace("\"job\":", "\"later\":[1],\"job\":");
+        assert_eq!(Report::decode(more.as_bytes()).unwrap(), report);
+        assert!(Report::decode(b"{}").is_err());
+    }
+}
