@@ -46,7 +46,8 @@ impl Worker<'_> {
         let output = self.site.snap(args).stdin(std::process::Stdio::null()).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         let code = output.status.code();
-        assert!(matches!(code, Some(0 | BUSY)), "{args:?} ended with {code:?}: {said}");
+        let result = String::from_utf8_lossy(&output.stdout);
+        assert!(matches!(code, Some(0 | BUSY)), "{args:?} ended with {code:?}: {said}{result:.2000}");
         self.done.fetch_add(1, Ordering::Relaxed);
         output
     }
@@ -157,6 +158,9 @@ fn asleep_at(origin: &Origin, number: u64) -> Verdict {
     if seen > number {
         site.has_file(b"other", &site.read("input"))?;
     }
+    if !site.contents("r")?.iter().any(|files| files.contains_key(&b"db"[..])) {
+        return Err("no snapshot of the stream is left".into());
+    }
     origin.judge(&site, ran.code)
 }
 
@@ -166,7 +170,8 @@ fn asleep(stride: Option<u64>) {
     }
     let first = seed("asleep");
     for subject in SUBJECTS.iter().filter(|subject| subject.name.starts_with("backup")) {
-        let origin = Origin::new(subject).without_oldest();
+        // The newest of them stays: that, or the one which is being saved.
+        let origin = Origin::new(subject).without(b"db");
         let mut calls = 0;
         let (_folder, site) = origin.site();
         watched(&origin, &site, &mut |call: &Call| {

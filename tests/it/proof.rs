@@ -152,9 +152,9 @@ impl Origin {
         self.folder.path()
     }
 
-    /// The oldest snapshot need not be there any more.
-    pub fn without_oldest(mut self) -> Self {
-        self.earlier.remove(0);
+    /// Snapshots with this file need not be there any more.
+    pub fn without(mut self, path: &[u8]) -> Self {
+        self.earlier.retain(|files| !files.contains_key(path));
         self
     }
 

@@ -67,9 +67,10 @@ pub fn check(run: &mut Run) -> Result<Inventory> {
     }
     check_records(run)?;
     let locator = run.repository.locator()?;
+    // Segments first, for a backup beside this stores a pack and then the segment that lists it.
+    let names: Vec<ObjectName> = locator.list(Area::Segments)?.into_iter().map(|(name, _)| name).collect();
     let mut inventory = Inventory { packs: locator.list(Area::Packs)?.into_iter().collect(), ..Inventory::default() };
     run.report.packs = inventory.packs.len() as u64;
-    let names: Vec<ObjectName> = locator.list(Area::Segments)?.into_iter().map(|(name, _)| name).collect();
     let mut seen = HashSet::new();
     for name in names {
         run.stop_if_interrupted()?;
