@@ -220,6 +220,60 @@ mod index {
     }
 }
 
+/// Judging dumps while they stream.
+mod dumps {
+    use super::*;
+    use snap_backup::dumps::Judge;
+
+    fn judge(bencher: Bencher, bytes: &[u8], format: &str) {
+        bencher.counter(BytesCount::new(bytes.len())).bench_local(|| {
+            let mut judge = Judge::stream(b"db");
+            bytes.chunks(4 << 20).for_each(|piece| judge.feed(black_box(piece)));
+            assert_eq!(judge.finish().expect("it is recognised").dump.format, format);
+        });
+    }
+
+    #[divan::bench]
+    fn pg_dump(bencher: Bencher) {
+        let table = "-- Data for Name: t; Type: TABLE DATA; Schema: public; Owner: o\n--\n\nCOPY public.t (a, b) FROM stdin;\n";
+        let head = format!("--\n-- PostgreSQL database dump\n--\n\n--\n{table}");
+        judge(bencher, &[head.as_bytes(), &NIGHT_0, b"\n\\.\n"].concat(), "pg_dump");
+    }
+
+    /// Lines that are no rows, as of `pg_dump --inserts`.
+    #[divan::bench]
+    fn pg_dump_inserts(bencher: Bencher) {
+        judge(bencher, &[b"--\n-- PostgreSQL database dump\n--\n", &NIGHT_0[..]].concat(), "pg_dump");
+    }
+
+    #[divan::bench]
+    fn mysqldump(bencher: Bencher) {
+        judge(bencher, &[b"-- MySQL dump 10.13  Distrib 8.0.36, for Linux (x86_64)\n", &NIGHT_0[..]].concat(), "mysqldump");
+    }
+
+    #[divan::bench]
+    fn redis(bencher: Bencher) {
+        judge(bencher, &[b"REDIS0011", &NIGHT_0[..]].concat(), "redis");
+    }
+
+    #[divan::bench]
+    fn mongodump(bencher: Bencher) {
+        let document = |len: usize| [&(len as u32).to_le_bytes()[..], &NIGHT_0[..len - 5], &[0]].concat();
+        // A header, an end of what is announced, a segment's head, and documents of 500 bytes.
+        let head = [b"\x6d\xe2\x99\x81", &[5, 0, 0, 0, 0][..], &[0xff; 4], &[5, 0, 0, 0, 0]].concat();
+        let documents = document(500).repeat(DUMP_BYTES / 500);
+        judge(bencher, &[head, documents].concat(), "mongodump archive");
+    }
+
+    /// Of compressed bytes; unpacking them takes most of it.
+    #[divan::bench]
+    fn zstd(bencher: Bencher) {
+        let mut packed = Vec::new();
+        Compressor::new(Level::Auto).unwrap().compress(&NIGHT_0[..FRAME_BYTES_TARGET], &mut packed).unwrap();
+        judge(bencher, &packed.repeat(16), "zstd");
+    }
+}
+
 mod whole {
     use super::*;
 

@@ -15,6 +15,7 @@ pub mod chunking;
 pub mod compression;
 pub mod config;
 pub mod crypto;
+pub mod dumps;
 pub mod format;
 pub mod retention;
 // Floor 2

@@ -6,6 +6,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use snap_backup::format::codec::Write;
 use snap_backup::format::content::{Content, Encoding, Hole};
+use snap_backup::format::dump::{Dump, Table, Verdict};
 use snap_backup::format::entry::*;
 use snap_backup::format::envelope::{Header, Kind};
 use snap_backup::format::frame::{Base, BaseRun, ChunkTable, Codec, FrameRecord, Present};
@@ -35,6 +36,7 @@ fn main() {
     let (version, repository, chunker) = (1, RepositoryId([1; 16]), ChunkerParameters::default());
     seed("manifest", "new", &Manifest { version, repository, created: moment, chunker, features: Vec::new() }.encode());
     snapshots(moment);
+    dumps();
     let (host, names) = ("db1".to_string(), vec![ObjectName([1; 32]), ObjectName([2; 32])]);
     seed("record", "condemned", &Record::Condemned { time: moment, host: host.clone(), epoch: 3, packs: names.clone() }.encode());
     seed("record", "epoch", &Record::Epoch { time: moment, host: host.clone(), epoch: u64::MAX }.encode());
@@ -183,11 +185,37 @@ fn snapshots(moment: Timestamp) {
         program: "snap 0.1.0".into(),
         catalog: RecipeText(recipe(0)),
         catalog_len: 321,
+        dumps: Vec::new(),
         path_table: RecipeText(Recipe::default()),
         repaired: None,
     };
     seed("snapshot", "stream", &snapshot.encode());
+    let table = Table { name: "public.people".into(), rows: Some(25) };
+    let verdict = Verdict::Incomplete;
+    snapshot.dumps = vec![Dump { path: "db.sql".into(), verdict, tables: vec![table], table_count: 1, ..Dump::default() }];
+    seed("snapshot", "dump", &snapshot.encode());
     (snapshot.source, snapshot.parent, snapshot.started) = (SourceKind::Tree, None, None);
     snapshot.paths = vec!["/etc".into(), "/home \\u{1b}".into()];
     seed("snapshot", "tree", &snapshot.encode());
+}
+
+/// Small samples of the tests, behind a byte for no other beginning and one for pieces of 64 bytes.
+fn dumps() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/samples");
+    for name in [
+        "pg_dump-schema.sql",
+        "pg_dump.custom",
+        "pg_dump.sql.gz",
+        "pg_dump.sql.zst",
+        "pg_dump.sql.lz4",
+        "pg_dump.sql.xz",
+        "pg_dump.sql.bz2",
+        "mariadb-dump.sql",
+        "redis.rdb",
+        "redis-diskless.rdb",
+        "files.zip",
+    ] {
+        let bytes = fs::read(samples.join(name)).unwrap();
+        seed("dumps_judge", name, &[&[0, 63], &bytes[..]].concat());
+    }
 }

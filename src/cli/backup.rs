@@ -7,16 +7,20 @@ use super::context::{Context, Environment};
 use super::exit::{self, Outcome};
 use super::input::{InputArgs, text_of};
 use super::report::{Channel, Reporter};
-use super::{output, select, show, summary, unlock, witness};
+use super::{dumps, output, select, show, summary, unlock, witness};
 use crate::compression::Level;
 use crate::error::{Error, Result};
-use crate::ops::backup::{BackupOptions, backup};
+use crate::ops::backup::{BackupOptions, BackupReport, backup};
+use crate::ops::judge::Expect;
 
 /// Save a dump, or files and folders, as a new snapshot
 ///
 /// A dump comes from a command that snap runs (--stdin-from-command -- COMMAND) or from standard input (--stdin). Prefer the
 /// first: snap then knows whether the dump is whole, and saves nothing if the command fails. In a pipe, a dump that breaks
 /// off looks like one that ended; nothing tells snap that pg_dump failed.
+///
+/// Dumps of known formats (pg_dump, mysqldump, mongodump, Redis and more) are judged while they are read. One that is not whole
+/// is saved and marked: exit code 4, and latest passes over it.
 ///
 /// Files and folders are read as they are; those that look unchanged since the last snapshot (size, times, inode) are not
 /// read again. What cannot be read is reported, marked in the snapshot, and makes the exit code 3.
@@ -58,6 +62,9 @@ pub struct Args {
     /// Save a stream even if it is empty
     #[arg(long)]
     allow_empty: bool,
+    /// What the stream should be: anything else counts as an incomplete dump; none: do not judge dumps
+    #[arg(long, value_name = "FORMAT")]
+    expect: Option<ExpectedFormat>,
     /// How hard to compress [env: SNAP_COMPRESSION] [default: auto]
     #[arg(long, value_name = "LEVEL")]
     compression: Option<Compression>,
@@ -71,6 +78,41 @@ const EXAMPLES: &str = "
   mysqldump --single-transaction shop | snap backup --stdin --stdin-filename shop.sql
   snap backup /etc /home --exclude-caches -e '*.tmp' --tag nightly
   snap backup /srv/www --dry-run";
+
+/// What a stream should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ExpectedFormat {
+    /// In any of its forms
+    #[value(name = "pg_dump", alias = "postgres")]
+    PgDump,
+    #[value(name = "pg_dumpall")]
+    PgDumpall,
+    #[value(aliases = ["mariadb-dump", "mysql", "mariadb"])]
+    Mysqldump,
+    #[value(alias = "mongodb")]
+    Mongodump,
+    Redis,
+    Sqlite,
+    Tar,
+    /// Do not judge dumps
+    None,
+}
+
+impl ExpectedFormat {
+    fn expect(self) -> Expect {
+        let name = match self {
+            Self::None => return Expect::Nothing,
+            Self::PgDump => "pg_dump",
+            Self::PgDumpall => "pg_dumpall",
+            Self::Mysqldump => "mysqldump",
+            Self::Mongodump => "mongodump",
+            Self::Redis => "redis",
+            Self::Sqlite => "sqlite",
+            Self::Tar => "tar",
+        };
+        Expect::Format(name.into())
+    }
+}
 
 /// How hard to compress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -117,14 +159,25 @@ impl Args {
         } else if !context.options.quiet {
             output::print(&summary::text(&report, bytes_read, options.dry_run, context.options.verbose))?;
         }
-        if report.totals.flawed == 0 {
-            return Ok(Outcome::Done);
-        }
+        Ok(self.judge(&report, context))
+    }
+
+    /// Says what is wrong with what was saved.
+    fn judge(&self, report: &BackupReport, context: &Context) -> Outcome {
+        let bad = dumps::complaints(report);
         if !context.options.json {
-            let paths = show::count(report.totals.flawed, "path");
-            output::complain(&format!("{paths} could not be read, or not wholly: the snapshot is incomplete"));
+            dumps::warnings(report).iter().for_each(|warning| output::complain(&format!("warning: {warning}")));
+            if report.totals.flawed > 0 {
+                let paths = show::count(report.totals.flawed, "path");
+                output::complain(&format!("{paths} could not be read, or not wholly: the snapshot is incomplete"));
+            }
+            bad.iter().for_each(|complaint| output::complain(complaint));
         }
-        Ok(Outcome::Incomplete)
+        match (bad.is_empty(), report.totals.flawed) {
+            (false, _) => Outcome::IncompleteDump,
+            (true, 0) => Outcome::Done,
+            (true, _) => Outcome::Incomplete,
+        }
     }
 
     fn options(&self, context: &Context) -> Result<BackupOptions> {
@@ -147,11 +200,20 @@ impl Args {
             dry_run: self.dry_run,
             skip_if_unchanged: self.skip_if_unchanged,
             allow_empty: self.allow_empty,
+            expect: self.expect()?,
             level: compression(self.compression, environment)?.into(),
             delta: !self.no_delta,
             interrupted: context.signals.interrupted(),
             ..BackupOptions::new(host)
         })
+    }
+
+    fn expect(&self) -> Result<Expect> {
+        match self.expect {
+            None => Ok(Expect::Anything),
+            Some(format) if format == ExpectedFormat::None || self.input.is_stream() => Ok(format.expect()),
+            Some(_) => Err(Error::Usage("--expect FORMAT is for a stream; of files, only --expect none can be said".into())),
+        }
     }
 
     fn tags(&self) -> Vec<String> {

@@ -13,6 +13,13 @@ pub struct Context {
     pub signals: Signals,
 }
 
+impl Context {
+    /// What `snap.toml` says, if there is one.
+    pub fn config(&self) -> crate::error::Result<Option<&crate::config::Config>> {
+        Ok(None)
+    }
+}
+
 /// Flags of all commands.
 #[derive(clap::Args, Default)]
 #[command(next_help_heading = "Global options")]

@@ -17,10 +17,14 @@ pub enum Outcome {
     Done,
     /// Some paths were not read or written.
     Incomplete,
+    /// A dump is known not to be whole.
+    IncompleteDump,
     /// Stored data is damaged.
     Damaged,
     /// Something a newer version wrote could not be judged.
     Unjudged,
+    /// What was to be reached was not.
+    Missed,
 }
 
 impl Outcome {
@@ -28,8 +32,10 @@ impl Outcome {
         match self {
             Self::Done => 0,
             Self::Incomplete => 3,
+            Self::IncompleteDump => 4,
             Self::Damaged => 20,
             Self::Unjudged => 1,
+            Self::Missed => 30,
         }
     }
 }
@@ -40,11 +46,12 @@ const CODES: &[(u8, &str)] = &[
     (1, "failure; nothing was committed"),
     (2, "wrong usage: an argument or variable is missing, unknown or in conflict"),
     (3, "done, but some files or folders could not be read or written"),
-    (4, "the captured command failed; no snapshot was saved"),
+    (4, "the captured command failed, and no snapshot was saved; or a dump is incomplete, and the snapshot says so"),
     (10, "there is no repository at this place"),
     (11, "the repository changed meanwhile; run the command again"),
     (12, "wrong password, key file or recovery words"),
     (20, "stored data is damaged or missing"),
+    (30, "an objective is missed"),
     (130, "interrupted (129 by SIGHUP, 143 by SIGTERM)"),
 ];
 
@@ -56,6 +63,8 @@ pub const OPENING: &[u8] = &[0, 1, 2, 10, 11, 12, 20, 130];
 pub const WITH_FILES: &[u8] = &[0, 1, 2, 3, 10, 11, 12, 20, 130];
 /// Codes of a backup.
 pub const BACKUP: &[u8] = &[0, 1, 2, 3, 4, 10, 11, 12, 20, 130];
+/// Codes of a drill.
+pub const DRILL: &[u8] = &[0, 1, 2, 4, 10, 11, 12, 20, 30, 130];
 /// Codes of commands that open nothing.
 pub const SIMPLE: &[u8] = &[0, 1, 2];
 
@@ -106,7 +115,8 @@ pub fn of_running(result: std::thread::Result<Result<Outcome>>, context: &Contex
     ExitCode::from(code)
 }
 
-fn code(error: &Error) -> u8 {
+/// The exit code that stands for an error.
+pub fn code(error: &Error) -> u8 {
     match error {
         error if error.is_damage() => 20,
         Error::Usage(_) => 2,

@@ -53,6 +53,11 @@ const STREAMS: &str = "Streams";
 const FILES: &str = "Files and folders";
 
 impl InputArgs {
+    /// Whether one stream is backed up, and not files.
+    pub fn is_stream(&self) -> bool {
+        self.stdin || self.stdin_from_command
+    }
+
     /// Finds what can be found wrong without a repository, and reads the lists.
     pub fn prepare(mut self) -> Result<Prepared> {
         let filter = self.filter()?;

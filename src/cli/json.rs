@@ -31,6 +31,9 @@ pub fn snapshot(stored: &Stored) -> Value {
         "program_version": snapshot.program,
         "summary": summary,
     });
+    if !snapshot.dumps.is_empty() {
+        value["dumps"] = json!(snapshot.dumps);
+    }
     if let Some(parent) = snapshot.parent {
         value["parent"] = json!(parent);
     }

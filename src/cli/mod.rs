@@ -10,7 +10,10 @@ mod completions;
 mod context;
 mod copy;
 mod diff;
+mod drill;
 mod dump;
+mod dumps;
+mod evidence;
 mod exit;
 mod find;
 mod forget;
@@ -80,6 +83,7 @@ enum Command {
     Backup(Box<backup::Args>),
     Restore(restore::Args),
     Dump(dump::Args),
+    Drill(drill::Args),
     Snapshots(snapshots::Args),
     Ls(ls::Args),
     Find(find::Args),
@@ -104,6 +108,7 @@ impl Command {
             Self::Backup(args) => args.run(context),
             Self::Restore(args) => args.run(context),
             Self::Dump(args) => args.run(context),
+            Self::Drill(args) => args.run(context),
             Self::Snapshots(args) => args.run(context),
             Self::Ls(args) => args.run(context),
             Self::Find(args) => args.run(context),

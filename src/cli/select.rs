@@ -19,6 +19,9 @@ pub struct FilterArgs {
     /// Only snapshots that have all of these tags; repeated: or all of those
     #[arg(long, value_name = "TAG[,TAG...]")]
     tag: Vec<String>,
+    /// Let latest mean a snapshot of an incomplete dump too
+    #[arg(long)]
+    include_incomplete: bool,
 }
 
 impl FilterArgs {
@@ -28,7 +31,7 @@ impl FilterArgs {
 
     pub fn filter(&self) -> SnapshotFilter {
         let tags = self.tag.iter().map(|list| tags(list)).filter(|tags| !tags.is_empty()).collect();
-        SnapshotFilter { hosts: self.host.clone(), names: self.name.clone(), tags }
+        SnapshotFilter { hosts: self.host.clone(), names: self.name.clone(), tags, include_incomplete: self.include_incomplete }
     }
 }
 

@@ -6,14 +6,15 @@ use super::context::Context;
 use super::exit::{self, Outcome};
 use super::select::FilterArgs;
 use super::show::Column::{Left, Right};
-use super::{json, output, show, unlock};
+use super::{dumps, json, output, show, unlock};
 use crate::error::Result;
 use crate::repo::Stored;
 
 /// List the snapshots, oldest first
 ///
 /// Size is what the snapshot holds, New what of it was not in the repository before, Stored what that took after compression.
-/// A snapshot some of whose files could not be read is marked incomplete. Times are local.
+/// A snapshot some of whose files could not be read is marked incomplete. Dump says whether the dumps in it are whole; -v says
+/// more of each. Times are local.
 #[derive(clap::Args)]
 #[command(after_long_help = exit::help(EXAMPLES, exit::OPENING))]
 pub struct Args {
@@ -35,7 +36,7 @@ impl Args {
         if context.options.json {
             output::print_json(&Value::Array(found.iter().map(json::snapshot).collect()))?;
         } else {
-            output::print(&text(&found))?;
+            output::print(&text(&found, context.options.verbose > 0))?;
         }
         for (name, error) in &unreadable {
             output::complain(&format!("snapshot {}: {}", &name[..name.len().min(8)], exit::message(error)));
@@ -48,12 +49,17 @@ impl Args {
     }
 }
 
-fn text(found: &[Stored]) -> String {
-    let columns = [Left("ID"), Left("Time"), Left("Host"), Left("Tags"), Right("Size"), Right("New"), Right("Stored"), Left("Name")];
+fn text(found: &[Stored], verbose: bool) -> String {
+    let mut columns =
+        vec![Left("ID"), Left("Time"), Left("Host"), Left("Tags"), Right("Size"), Right("New"), Right("Stored"), Left("Name")];
+    let has_dumps = found.iter().any(|stored| !stored.snapshot.dumps.is_empty());
+    if has_dumps {
+        columns.insert(7, Left("Dump"));
+    }
     let row = |stored: &Stored| {
         let snapshot = &stored.snapshot;
-        let flag = if snapshot.is_complete() { "" } else { "  (incomplete)" };
-        vec![
+        let flag = if snapshot.totals.flawed == 0 { "" } else { "  (incomplete)" };
+        let mut row = vec![
             stored.id.short(),
             show::time(snapshot.time),
             output::harmless(&snapshot.host),
@@ -62,11 +68,23 @@ fn text(found: &[Stored]) -> String {
             show::size(snapshot.totals.bytes_new),
             show::size(snapshot.totals.bytes_stored),
             format!("{}{flag}", output::harmless(&snapshot.name)),
-        ]
+        ];
+        if has_dumps {
+            row.insert(7, dumps::in_short(&snapshot.dumps));
+        }
+        row
     };
     let rows: Vec<Vec<String>> = found.iter().map(row).collect();
-    match found.is_empty() {
-        true => "no snapshots".into(),
-        false => format!("{}\n{}", show::table(&columns, &rows), show::count(found.len() as u64, "snapshot")),
+    if found.is_empty() {
+        return "no snapshots".into();
     }
+    let mut lines: Vec<String> = show::table(&columns, &rows).lines().map(str::to_owned).collect();
+    if verbose {
+        // Below the row of each, from the last up.
+        for (at, stored) in found.iter().enumerate().rev() {
+            let details = stored.snapshot.dumps.iter().map(|dump| format!("          {}", dumps::describe(dump)));
+            lines.splice(at + 3..at + 3, details.collect::<Vec<_>>());
+        }
+    }
+    format!("{}\n{}", lines.join("\n"), show::count(found.len() as u64, "snapshot"))
 }

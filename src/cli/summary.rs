@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::json::totals;
-use super::show;
+use super::{dumps, show};
 use crate::ops::backup::BackupReport;
 
 /// The summary for people.
@@ -18,6 +18,12 @@ pub fn text(report: &BackupReport, bytes_read: u64, dry_run: bool, verbose: u8) 
     lines.push(format!("new       {}", new_data(report, dry_run)));
     let changed = if totals.files_changed > 0 { format!("{} changed, ", totals.files_changed) } else { String::new() };
     lines.push(format!("files     {} new, {changed}{} unmodified", totals.files_new, totals.files_unmodified));
+    // A tree may have many; those that are not whole are told of behind the summary.
+    if let [dump] = &report.dumps[..] {
+        lines.push(format!("dump      {}", dumps::describe(dump)));
+    } else if !report.dumps.is_empty() {
+        lines.push(format!("dumps     {}", dumps::in_short(&report.dumps)));
+    }
     if verbose > 0 {
         lines.extend(details(report));
     }
@@ -68,6 +74,13 @@ pub fn json(report: &BackupReport, dry_run: bool) -> Value {
     value["dry_run"] = dry_run.into();
     value["unchanged"] = report.unchanged.into();
     value["total_duration"] = json!(report.seconds);
+    if !report.dumps.is_empty() {
+        value["dumps"] = json!(report.dumps);
+    }
+    let warnings = dumps::warnings(report);
+    if !warnings.is_empty() {
+        value["warnings"] = json!(warnings);
+    }
     if let Some(id) = report.snapshot {
         value["snapshot_id"] = json!(id);
     }
@@ -91,6 +104,9 @@ mod tests {
             parent: None,
             unchanged: false,
             totals,
+            dumps: Vec::new(),
+            said: Vec::new(),
+            before: None,
             cost: Default::default(),
             seconds: 2.9,
         }

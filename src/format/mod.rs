@@ -5,6 +5,7 @@
 
 pub mod codec;
 pub mod content;
+pub mod dump;
 pub mod entry;
 pub mod envelope;
 pub mod frame;

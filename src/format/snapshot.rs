@@ -4,6 +4,7 @@
 //! escaped): the catalog has the exact bytes.
 
 use super::codec::Reader;
+use super::dump::{Dump, Verdict};
 use super::recipe::Recipe;
 use super::{FormatError, Result, from_json, to_json};
 use crate::id::SnapshotId;
@@ -70,6 +71,9 @@ pub struct Snapshot {
     pub original: Option<SnapshotId>,
     #[serde(default)]
     pub totals: Totals,
+    /// The dumps among what was saved, and whether they are whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dumps: Vec<Dump>,
     /// The program that wrote it.
     #[serde(default)]
     pub program: String,
@@ -140,9 +144,20 @@ impl Snapshot {
         }
     }
 
-    /// Whether all sources could be read.
+    /// Whether all sources could be read, and no dump among them is known to be incomplete.
     pub fn is_complete(&self) -> bool {
-        self.totals.flawed == 0
+        self.totals.flawed == 0 && !self.has_incomplete_dump()
+    }
+
+    /// Whether a dump in it lacks something that a whole one has.
+    pub fn has_incomplete_dump(&self) -> bool {
+        self.dumps.iter().any(|dump| dump.verdict == Verdict::Incomplete)
+    }
+
+    /// Whether it may stand for the newest state of its source: not if it is a stream that is known to be incomplete. A tree stays
+    /// good, because one broken dump in it, perhaps an old one, says nothing of the other files.
+    pub fn is_good(&self) -> bool {
+        self.source == SourceKind::Tree || !self.has_incomplete_dump()
     }
 }
 

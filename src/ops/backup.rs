@@ -6,6 +6,7 @@
 mod known;
 mod run;
 
+use std::cell::Cell;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -17,10 +18,13 @@ use jiff::Timestamp;
 
 use crate::compression::Level;
 use crate::error::{Error, Result, show};
+use crate::format::dump::Dump;
 use crate::format::entry::{Entry, Meta, Time};
 use crate::format::snapshot::{Snapshot, SourceKind, Totals};
 use crate::id::SnapshotId;
 use crate::limits::*;
+use crate::ops::judge::{Expect, Verdicts};
+use crate::ops::overheard::Overheard;
 use crate::progress::{Progress, Stage};
 use crate::repo::{CatalogWriter, Cost, Reliance, Repository, SnapshotFilter, Stored, Writer, WriterOptions, WrittenCatalog};
 use crate::source::{CommandLine, CommandSource, Filter, Source, StderrSink, StreamSource, TreeOptions, TreeSource};
@@ -55,6 +59,8 @@ pub struct BackupOptions {
     pub dry_run: bool,
     pub skip_if_unchanged: bool,
     pub allow_empty: bool,
+    /// What the stream should be, and whether dumps are judged.
+    pub expect: Expect,
     pub level: Level,
     pub delta: bool,
     /// Sealing threads; 0 for one a core.
@@ -78,6 +84,7 @@ impl BackupOptions {
             dry_run: false,
             skip_if_unchanged: false,
             allow_empty: false,
+            expect: Expect::Anything,
             level: Level::Auto,
             delta: true,
             threads: 0,
@@ -96,6 +103,12 @@ pub struct BackupReport {
     /// The catalog is the same as the parent's.
     pub unchanged: bool,
     pub totals: Totals,
+    /// The dumps among what was saved, and whether they are whole.
+    pub dumps: Vec<Dump>,
+    /// Lines that speak of an error, from the standard error of a command that ended with success.
+    pub said: Vec<String>,
+    /// The parent's plain bytes and dumps.
+    pub before: Option<(u64, Vec<Dump>)>,
     pub cost: Cost,
     pub seconds: f64,
 }
@@ -113,8 +126,13 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
 
     let known = Known::new(repository, writer.stock().clone(), parent.as_ref(), subject.kind, options.force)?;
     let older = parent.as_ref().map(|parent| &parent.snapshot);
+    let overheard = Overheard::default();
+    let input = match input {
+        Input::Command { name, line, stderr } => Input::Command { name, line, stderr: overheard.listen(stderr) },
+        other => other,
+    };
     let job = Job { input, known: &known, started, options, older, progress };
-    let (written, mut totals) = match job.run(&mut writer, &subject) {
+    let (written, mut totals, dumps) = match job.run(&mut writer, &subject) {
         Ok(done) => done,
         // A thread that failed hangs up on the others: its own reason is the one to tell.
         Err(error) => return Err(writer.first_failure(error)),
@@ -129,6 +147,9 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         parent: parent.as_ref().map(|parent| parent.id),
         unchanged,
         totals,
+        dumps,
+        said: overheard.lines(),
+        before: older.map(|older| (older.totals.bytes, older.dumps.clone())),
         cost,
         seconds: begun.elapsed().as_secs_f64(),
     };
@@ -149,6 +170,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         parent: report.parent,
         original: None,
         totals: report.totals.clone(),
+        dumps: report.dumps.clone(),
         program: concat!("snap ", env!("CARGO_PKG_VERSION")).into(),
         catalog,
         catalog_len,
@@ -184,9 +206,11 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn run(self, writer: &mut Writer, subject: &Subject) -> Result<(WrittenCatalog, Totals)> {
+    fn run(self, writer: &mut Writer, subject: &Subject) -> Result<(WrittenCatalog, Totals, Vec<Dump>)> {
         let stop = Arc::new(AtomicBool::new(false));
         let source = open_source(self.input, self.known, self.started, self.options, stop.clone())?;
+        let verdicts = Verdicts::new(&self.options.expect, subject.kind, self.older);
+        let source = verdicts.watch(source);
         let catalog = CatalogWriter::new(writer, self.older);
         let mut run = Run { catalog, writer, known: self.known, totals: Totals::default(), progress: self.progress };
         run.work(source, self.options.slab_bytes, &self.options.interrupted, &stop)?;
@@ -194,7 +218,7 @@ impl Job<'_> {
         if totals.bytes == 0 && subject.kind == SourceKind::Stream && !self.options.allow_empty {
             return Err(Error::EmptyStream { name: subject.name.clone() });
         }
-        Ok((catalog.finish(writer)?, totals))
+        Ok((catalog.finish(writer)?, totals, verdicts.finish()))
     }
 }
 
@@ -227,9 +251,20 @@ fn find_parent(repository: &Repository, subject: &Subject, options: &BackupOptio
     if let Some(text) = &options.parent {
         return Ok(Some(repository.select(text, &SnapshotFilter::default())?.stored));
     }
-    let filter = SnapshotFilter { hosts: vec![options.host.clone()], names: vec![subject.name.clone()], tags: Vec::new() };
+    let filter = SnapshotFilter { hosts: vec![options.host.clone()], names: vec![subject.name.clone()], ..SnapshotFilter::default() };
     let fits = |stored: &Stored| filter.accepts(&stored.snapshot) && stored.snapshot.source == subject.kind;
-    repository.newest(0, fits)
+    // An incomplete dump is compared with only if there is no better one.
+    let spare = Cell::new(None);
+    let is_good = |stored: &Stored| {
+        if !stored.snapshot.is_good() {
+            spare.set(spare.get().or(Some(stored.id)));
+        }
+        stored.snapshot.is_good()
+    };
+    match (repository.newest(0, |stored| fits(stored) && is_good(stored))?, spare.get()) {
+        (None, Some(id)) => repository.snapshot(id).map(Some),
+        (good, _) => Ok(good),
+    }
 }
 
 pub(super) fn is_same(written: &WrittenCatalog, older: &Snapshot) -> bool {

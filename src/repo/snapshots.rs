@@ -30,6 +30,8 @@ pub struct Filter {
     pub names: Vec<String>,
     /// A snapshot passes if it has all tags of any of these lists.
     pub tags: Vec<Vec<String>>,
+    /// `latest` may mean a snapshot of an incomplete dump.
+    pub include_incomplete: bool,
 }
 
 impl Filter {
@@ -192,6 +194,8 @@ impl Repository {
     }
 
     /// The snapshot that `latest`, `latest~2`, an id's beginning, or one of these with `:/a/path` behind it means.
+    ///
+    /// `latest` passes over dumps that are known to be incomplete, unless the filter includes them.
     pub fn select(&self, text: &str, filter: &Filter) -> Result<Selection> {
         let (which, path) = text.split_once(':').unwrap_or((text, ""));
         let path = path.trim_matches('/').as_bytes().to_vec();
@@ -209,17 +213,26 @@ impl Repository {
             Some(number) => number.parse().map_err(|_| wrong())?,
             None => return Err(wrong()),
         };
-        if let Some(stored) = self.newest(back, |stored| filter.accepts(&stored.snapshot))? {
+        let fits = |stored: &Stored| filter.accepts(&stored.snapshot);
+        let is_passed_over = |stored: &Stored| !filter.include_incomplete && !stored.snapshot.is_good();
+        if let Some(stored) = self.newest(back, |stored| fits(stored) && !is_passed_over(stored))? {
             return Ok(stored);
         }
         let (found, unreadable) = self.snapshots_at_hand()?;
-        let count = found.iter().filter(|stored| filter.accepts(&stored.snapshot)).count();
+        let (passed_over, fitting): (Vec<_>, Vec<_>) =
+            found.iter().filter(|stored| fits(stored)).partition(|stored| is_passed_over(stored));
+        let count = fitting.len();
+        let passed_over = match passed_over.len() {
+            0 => String::new(),
+            1 => "; one with an incomplete dump is passed over, take it by its id or with --include-incomplete".into(),
+            more => format!("; {more} with incomplete dumps are passed over, take one by its id or with --include-incomplete"),
+        };
         let damaged =
             if unreadable.is_empty() { String::new() } else { format!("; {} more cannot be read, run snap check", unreadable.len()) };
         Err(Error::NotFound(match count {
-            0 => format!("No snapshot matches{damaged}"),
-            1 => format!("Only one snapshot matches{damaged}"),
-            _ => format!("Only {count} snapshots match{damaged}"),
+            0 => format!("No snapshot matches{passed_over}{damaged}"),
+            1 => format!("Only one snapshot matches{passed_over}{damaged}"),
+            _ => format!("Only {count} snapshots match{passed_over}{damaged}"),
         }))
     }
 

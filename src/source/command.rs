@@ -67,7 +67,7 @@ impl CommandSource {
         running.is_successful = status.success();
         match running.is_successful {
             true => Ok(()),
-            false => Err(self.failure(describe(status), stderr_tail)),
+            false => Err(self.failure(how_it_ended(status), stderr_tail)),
         }
     }
 }
@@ -110,8 +110,18 @@ fn command(line: &CommandLine, variables: impl Iterator<Item = OsString>) -> Com
     command
 }
 
+/// A command that sees neither our secrets nor variables whose names begin in one of these ways; its input is empty, its outputs are pipes.
+pub fn bare_command(line: &CommandLine, without: &[&str]) -> Command {
+    let names = || std::env::vars_os().map(|(name, _)| name);
+    let mut command = command(line, names());
+    for name in names().filter(|name| without.iter().any(|prefix| name.as_bytes().starts_with(prefix.as_bytes()))) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// How a failed command ended, as the rest of a sentence.
-fn describe(status: ExitStatus) -> String {
+pub fn how_it_ended(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with code {code}"),
         (None, Some(signal)) => match signal_name(signal) {

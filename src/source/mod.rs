@@ -22,7 +22,7 @@ mod xattrs;
 
 use std::ops::Range;
 
-pub use command::{CommandLine, CommandSource, SECRET_PREFIXES, StderrSink};
+pub use command::{CommandLine, CommandSource, SECRET_PREFIXES, StderrSink, bare_command, how_it_ended};
 pub use filter::{Filter, FilterRules};
 pub use patterns::{Case, Includes, Names, parse_exclude_file};
 pub use stream::{StreamSource, stream_meta};

@@ -482,3 +482,42 @@ fn repair_from_the_command_line() {
     let said = scene.text(&["snapshots"]);
     assert!(said.lines().count() > 2, "{said}");
 }
+
+#[test]
+fn a_dump_that_is_cut_is_said_loudly() {
+    let scene = Scene::ready();
+    let whole = include_bytes!("../samples/pg_dump.sql");
+    let args = ["backup", "--stdin", "--stdin-filename", "shop.sql"];
+    let said = String::from_utf8(scene.feed(&args, whole, 0).stdout).unwrap();
+    assert!(said.contains("dump      shop.sql: pg_dump 15.18, complete, 4 tables, 38 rows"), "{said}");
+    let output = scene.feed(&args, &whole[..5000], 4);
+    let said = stderr(&output);
+    assert!(said.contains("shop.sql is INCOMPLETE: its closing line is missing") && said.contains("latest passes over it"), "{said}");
+    assert!(said.contains("warning: this dump has 4.88 KiB, less than half of the 13.6 KiB of the one before"), "{said}");
+    let listed = scene.text(&["snapshots", "-v"]);
+    assert!(listed.contains("  Dump  ") && listed.contains("  INCOMPLETE  ") && listed.contains("          shop.sql: pg_dump"), "{listed}");
+    assert_eq!(scene.check(&["dump", "latest"], 0).stdout, whole);
+    assert_eq!(scene.check(&["dump", "latest", "--include-incomplete"], 0).stdout, &whole[..5000]);
+    let listed: Value = serde_json::from_str(&scene.text(&["snapshots", "--json"])).unwrap();
+    assert_eq!((&listed[0]["dumps"][0]["verdict"], &listed[1]["dumps"][0]["verdict"]), (&"complete".into(), &"incomplete".into()));
+    assert_eq!((&listed[0]["complete"], &listed[1]["complete"]), (&true.into(), &false.into()));
+
+    // Removing all but one keeps the last complete one, too.
+    scene.check(&["forget", "--keep-last", "1"], 0);
+    assert_eq!(scene.count(), 2);
+
+    // A command that speaks of errors and ends with success.
+    let script = "echo 'mysqldump: Error: 1045, no VIEW privilege' >&2; echo fine";
+    let said = stderr(&scene.check(&["backup", "-q", "--stdin-from-command", "--", "sh", "-c", script], 0));
+    assert!(said.contains("warning: the command said: mysqldump: Error: 1045"), "{said}");
+
+    scene.feed(&[&args[..], &["--expect", "redis"]].concat(), whole, 4);
+    scene.feed(&[&args[..], &["--expect", "none"]].concat(), &whole[..4000], 0);
+    scene.check(&["backup", "input", "--expect", "redis"], 2);
+    let packed = include_bytes!("../samples/pg_dump.sql.gz");
+    let output = scene.feed(&["backup", "--stdin", "--stdin-filename", "shop.sql.gz", "--json"], packed, 0);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let summary: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert_eq!((&summary["dumps"][0]["format"], &summary["dumps"][0]["compression"]), (&"pg_dump".into(), &"gzip".into()));
+    assert!(summary["warnings"][0].as_str().unwrap().contains("shop.sql.gz is compressed (gzip)"), "{said}");
+}

@@ -11,6 +11,8 @@ mod crowd;
 mod damage;
 mod determinism;
 mod diff;
+mod drill;
+mod dumps;
 mod forget;
 mod golden;
 mod keys;

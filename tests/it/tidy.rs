@@ -7,7 +7,7 @@ use std::path::Path;
 /// Modules by floor. Floor 5 is free.
 const FLOORS: &[(u8, &[&str])] = &[
     (0, &["error", "id", "limits", "progress", "world"]),
-    (1, &["chunking", "compression", "config", "crypto", "format", "retention"]),
+    (1, &["chunking", "compression", "config", "crypto", "dumps", "format", "retention"]),
     (2, &["backend", "index", "source", "target"]),
     (3, &["repo"]),
     (4, &["ops"]),
@@ -21,6 +21,7 @@ const SAME_FLOOR: &[(&str, &str)] = &[
     ("chunking", "format"),
     ("compression", "format"),
     ("config", "retention"),
+    ("dumps", "format"),
     ("error", "id"),
 ];
 
@@ -67,6 +68,10 @@ fn sources() -> Vec<Source> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
+                continue;
+            }
+            // Scripts and examples that are built in have no such head.
+            if path.extension().is_none_or(|extension| extension != "rs") {
                 continue;
             }
             let name = path.strip_prefix(root().join("src")).unwrap().to_str().unwrap().to_owned();

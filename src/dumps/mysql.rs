@@ -1,0 +1,145 @@
+//! What `mysqldump` and `mariadb-dump` write.
+//!
+//! A whole dump ends with a comment that says so, unless comments were switched off (`--compact`, `--skip-comments`): then nothing
+//! tells. Newlines in values are escaped, so a comment stands at the beginning of a line only where the program wrote it, or in the body
+//! of a stored routine.
+
+use super::bytes::{Line, Search, Tables, Tail, text, word};
+use super::{Parser, complete, incomplete, unknown};
+use crate::format::dump::Dump;
+use crate::limits::*;
+
+pub struct Mysql {
+    search: Search,
+    line: Line,
+    is_in_comment: bool,
+    tail: Tail,
+    tables: Tables,
+    /// The database that tables belong to, where there may be several.
+    database: String,
+    producer: &'static str,
+    version: String,
+    server: String,
+}
+
+fn search() -> Search {
+    Search::new(b"\n-- ", b"\n")
+}
+
+impl Default for Mysql {
+    fn default() -> Self {
+        Self {
+            search: search(),
+            line: Line::default(),
+            is_in_comment: false,
+            tail: Tail::new(DUMP_TAIL_BYTES),
+            tables: Tables::default(),
+            database: String::new(),
+            producer: "",
+            version: String::new(),
+            server: String::new(),
+        }
+    }
+}
+
+impl Mysql {
+    fn comment(&mut self) {
+        let line = self.line.start();
+        if let Some(rest) = line.strip_prefix(b"MySQL dump ") {
+            (self.producer, self.version) = ("mysqldump", text(version(rest)));
+        } else if let Some(rest) = line.strip_prefix(b"MariaDB dump ") {
+            (self.producer, self.version) = ("mariadb-dump", text(version(rest)));
+        } else if let Some(version) = line.strip_prefix(b"Server version\t") {
+            self.server = text(word(version));
+        } else if let Some(name) = line.strip_prefix(b"Current Database: ") {
+            self.database = format!("{}.", unquoted(name));
+        } else if let Some(name) = line.strip_prefix(b"Table structure for table ") {
+            self.tables.add(&format!("{}{}", self.database, unquoted(name)), None);
+        }
+    }
+
+    fn judge(&self) -> Dump {
+        if self.producer.is_empty() {
+            return unknown("its comments were switched off (--compact, --skip-comments), and with them the closing line");
+        }
+        let tail = self.tail.get();
+        let end = tail.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
+        let tail = &tail[..end];
+        let last = tail.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+        let has_closing_before = || memchr::memmem::find(tail, b"\n-- Dump completed").is_some();
+        let has_head_after = || {
+            let head = |text: &[u8]| memchr::memmem::rfind(tail, text);
+            head(b"\n-- MySQL dump ").max(head(b"\n-- MariaDB dump ")) > head(b"\n-- Dump completed")
+        };
+        match last.strip_prefix(b"-- Dump completed") {
+            Some(b"") => complete(),
+            Some(date) if date.strip_prefix(b" on ").is_some_and(is_date) => complete(),
+            Some(_) => incomplete("its last line is cut short"),
+            None if has_closing_before() && !has_head_after() && !b"-- Dump completed".starts_with(last) => {
+                unknown("something follows the closing line")
+            }
+            None => incomplete("its closing line is missing: -- Dump completed"),
+        }
+    }
+}
+
+/// `10.19  Distrib 10.11.6-MariaDB, for …`, `10.19-11.4.2-MariaDB, for …`, `10.13  Distrib 8.0.36, for …`.
+fn version(rest: &[u8]) -> &[u8] {
+    match memchr::memmem::find(rest, b"Distrib ") {
+        Some(at) => word(&rest[at + 8..]),
+        None => {
+            let version = word(rest);
+            version.strip_prefix(b"10.19-").unwrap_or(version)
+        }
+    }
+}
+
+/// A name without its backquotes.
+fn unquoted(name: &[u8]) -> String {
+    let inner = name.strip_prefix(b"`").and_then(|name| name.strip_suffix(b"`"));
+    text(inner.unwrap_or(name)).replace("``", "`")
+}
+
+/// `2026-11-21 13:31:28`, the hour perhaps with a blank.
+fn is_date(text: &[u8]) -> bool {
+    let shape = |(at, byte): (usize, &u8)| match at {
+        4 | 7 => *byte == b'-',
+        10 => *byte == b' ',
+        11 => *byte == b' ' || byte.is_ascii_digit(),
+        13 | 16 => *byte == b':',
+        _ => byte.is_ascii_digit(),
+    };
+    text.len() == 19 && text.iter().enumerate().all(shape)
+}
+
+impl Parser for Mysql {
+    fn feed(&mut self, bytes: &[u8]) {
+        self.tail.push(bytes);
+        let mut input = bytes;
+        while !input.is_empty() {
+            if self.is_in_comment {
+                if self.line.fill(&mut input) {
+                    self.comment();
+                    self.line.clear();
+                    self.is_in_comment = false;
+                    self.search = search();
+                }
+                continue;
+            }
+            let end = self.search.find(input);
+            self.is_in_comment = end.is_some();
+            input = &input[end.unwrap_or(input.len())..];
+        }
+    }
+
+    fn finish(&mut self) -> Dump {
+        Dump {
+            producer: self.producer.into(),
+            version: std::mem::take(&mut self.version),
+            server: std::mem::take(&mut self.server),
+            table_count: self.tables.count,
+            tables: std::mem::take(&mut self.tables.list),
+            ..self.judge()
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Places that snapshots are restored into: ready ones for the common servers, or the user's own programs.
+//!
+//! A ready place is a shell script that anybody can read: `up` makes the place and prints what leads to it, `load` takes a stream on
+//! its standard input, `ask` answers a question, `count` counts rows of the tables named on its input, `down` takes the place away.
+
+use crate::config::{Ask, Drill};
+use crate::error::{Error, Result};
+
+/// Name and script of every ready place.
+const READY: [(&str, &str); 4] = [
+    ("postgres", include_str!("places/postgres.sh")),
+    ("mariadb", include_str!("places/mariadb.sh")),
+    ("redis", include_str!("places/redis.sh")),
+    ("sqlite", include_str!("places/sqlite.sh")),
+];
+
+/// Where a drill takes place.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub name: String,
+    script: Option<&'static str>,
+    up: Option<Vec<String>>,
+    load: Option<Vec<String>>,
+    down: Option<Vec<String>>,
+}
+
+/// The place that suits a format, as a snapshot calls it; a folder for what needs no server, or none that is ready.
+fn suiting(format: &str) -> &'static str {
+    match format.split(' ').next().unwrap_or_default() {
+        "pg_dump" | "pg_dumpall" => "postgres",
+        "mysqldump" => "mariadb",
+        "redis" => "redis",
+        "sqlite" => "sqlite",
+        _ => "folder",
+    }
+}
+
+impl Place {
+    /// The place that a drill is configured to take place in, or that suits the formats of its streams.
+    pub fn new(plan: &Drill, formats: &[&str]) -> Result<Self> {
+        let name = match (&plan.place, &plan.up) {
+            (Some(name), _) => name.clone(),
+            (None, Some(_)) => "own".into(),
+            (None, None) => formats.iter().map(|format| suiting(format)).find(|place| *place != "folder").unwrap_or("folder").into(),
+        };
+        let script = READY.iter().find(|(known, _)| *known == name).map(|(_, script)| *script);
+        if script.is_none() && !matches!(name.as_str(), "own" | "folder") {
+            let known: Vec<&str> = READY.iter().map(|(name, _)| *name).collect();
+            return Err(Error::Usage(format!("There is no place {name} for drills; there are {} and folder", known.join(", "))));
+        }
+        Ok(Self { name, script, up: plan.up.clone(), load: plan.load.clone(), down: plan.down.clone() })
+    }
+
+    fn ready(&self, action: &str) -> Option<Vec<String>> {
+        let line = ["bash", "-euo", "pipefail", "-c", self.script?, &self.name, action];
+        Some(line.map(String::from).to_vec())
+    }
+
+    pub fn up(&self) -> Option<Vec<String>> {
+        self.up.clone().or_else(|| self.ready("up"))
+    }
+
+    /// Nothing: streams become files in the folder.
+    pub fn load(&self) -> Option<Vec<String>> {
+        self.load.clone().or_else(|| self.ready("load"))
+    }
+
+    pub fn count(&self) -> Option<Vec<String>> {
+        // Of what a program of the user's own has loaded, nobody but the user knows how to count it.
+        if self.load.is_some() { None } else { self.ready("count") }
+    }
+
+    pub fn ask(&self, ask: &Ask) -> Result<Vec<String>> {
+        match ask {
+            Ask::Command(line) => Ok(line.clone()),
+            Ask::Sql(_) => self.ready("ask").ok_or_else(|| {
+                Error::Usage(format!(
+                    "Place {} of the drill understands no SQL; name a place such as postgres, or ask by a command",
+                    self.name
+                ))
+            }),
+        }
+    }
+
+    pub fn down(&self) -> Option<Vec<String>> {
+        match (&self.down, &self.up) {
+            (Some(down), _) => Some(down.clone()),
+            (None, Some(_)) => None,
+            (None, None) => self.ready("down"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_have_their_places() {
+        let place = |plan: &Drill, formats: &[&str]| Place::new(plan, formats).map(|place| place.name);
+        let none = Drill::default();
+        assert_eq!(place(&none, &["gzip", "pg_dump custom"]).unwrap(), "postgres");
+        assert_eq!(place(&none, &["tar"]).unwrap(), "folder");
+        let named = |name: &str| Drill { place: Some(name.into()), ..Drill::default() };
+        assert_eq!(place(&named("sqlite"), &["pg_dump"]).unwrap(), "sqlite");
+        assert!(place(&named("oracle"), &[]).unwrap_err().to_string().contains("postgres, mariadb, redis, sqlite and folder"));
+        let own = Drill { up: Some(vec!["up".into()]), ..Drill::default() };
+        let own = Place::new(&own, &["pg_dump"]).unwrap();
+        assert_eq!((own.name.as_str(), own.load(), own.down(), own.count()), ("own", None, None, None));
+        assert!(own.ask(&Ask::Sql("select 1".into())).is_err());
+    }
+
+    #[test]
+    fn ready_places_are_sound_scripts() {
+        for (name, script) in READY {
+            let checked = std::process::Command::new("bash").args(["-n", "-c", script]).output().unwrap();
+            assert!(checked.status.success() && checked.stderr.is_empty(), "{name}: {}", String::from_utf8_lossy(&checked.stderr));
+            for action in ["up)", "load)", "ask)", "count)", "down)"] {
+                assert!(script.contains(&format!("\n  {action}")), "{name} {action}");
+            }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+# Databases as files in this folder.
+export LC_ALL=C.UTF-8 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+command -v sqlite3 >/dev/null || { echo "There is no sqlite3 here: install SQLite" >&2; exit 1; }
+case $1 in
+  up)
+    mkdir -m 700 server
+    echo "SNAP_SERVER=SQLite $(sqlite3 --version | cut -d ' ' -f 1)"
+    ;;
+  load)
+    file=$PWD/server/$(basename "$SNAP_STREAM")
+    cat >"$file"
+    answer=$(sqlite3 -readonly "$file" "pragma integrity_check")
+    [ "$answer" = ok ] || { echo "$answer" | head -n 5 >&2; exit 1; }
+    echo "SNAP_DATABASE=$file"
+    ;;
+  ask) sqlite3 -readonly "$SNAP_DATABASE" "$SNAP_ASK" ;;
+  count)
+    while IFS= read -r table; do
+      sqlite3 -readonly "$SNAP_DATABASE" "select count(*) from \"${table//\"/\"\"}\"" 2>/dev/null </dev/null || echo -
+    done
+    ;;
+  down) ;;
+esac
