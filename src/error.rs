@@ -138,6 +138,16 @@ pub struct StorageError {
     pub source: io::Error,
 }
 
+/// Makes a call again that a signal interrupted.
+pub fn again(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// A path for people: control characters and invalid UTF-8 escaped.
 pub fn show(path: &std::path::Path) -> String {
     use std::os::unix::ffi::OsStrExt;

@@ -161,12 +161,14 @@ pub fn check(repository: &Repository, read_data: ReadData, progress: &dyn Progre
     let begun = std::time::Instant::now();
     progress.stage(Stage::CheckingStructure, None, None);
     let mut run = Run { repository, progress, report: CheckReport::default(), suspects: HashSet::new() };
+    // Against the order in which a backup writes: what comes meanwhile is then not missed but not seen.
+    let snapshots = repository.snapshots()?;
     let stock = structure::check(&mut run)?;
     if read_data != ReadData::None {
         data::check(&mut run, &stock, read_data)?;
     }
     progress.stage(Stage::CheckingStructure, None, None);
-    affected::check(&mut run, &stock)?;
+    affected::check(&mut run, &stock, snapshots)?;
     let mut report = run.report;
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)

@@ -3,15 +3,15 @@
 //!
 //! A store that shows an older state of itself is consistent: every seal fits, and nothing in it can tell. Only who saw the newer state
 //! can. This host keeps a receipt for each repository, and a user may keep one on another machine. A snapshot that a receipt names must
-//! still be listed, or a forget record must name it. (Case: security.md of any store that others can write to; Mazières and Shasha,
-//! PODC'02, call the best that can be had without a third party fork consistency.)
+//! still be listed, or a forget record must name it. (Mazières and Shasha, PODC'02, call the best
+//! that can be had without a third party fork consistency.)
 
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::backend::Area;
-use crate::error::{Error, Result, show};
+use crate::error::{Error, Result, again, show};
 use crate::format::record::Record;
 use crate::id::{RepositoryId, SnapshotId};
 use crate::repo::Repository;
@@ -121,7 +121,7 @@ impl Receipt {
     pub fn save(&self, path: &Path) -> Result<()> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let failed = |error| Error::file("write", path, error);
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        again(|| std::fs::create_dir_all(folder)).map_err(failed)?;
         let mut fresh = path.as_os_str().to_owned();
         fresh.push(format!(".{}.new", std::process::id()));
         let fresh = PathBuf::from(fresh);
@@ -131,7 +131,7 @@ impl Receipt {
             file.write_all(b"\n")?;
             file.sync_all()
         });
-        written.and_then(|()| std::fs::rename(&fresh, path)).map_err(|error| {
+        written.and_then(|()| again(|| std::fs::rename(&fresh, path))).map_err(|error| {
             // Nothing else can be done about it.
             let _ = std::fs::remove_file(&fresh);
             failed(error)

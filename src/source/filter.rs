@@ -7,8 +7,10 @@
 use std::ffi::CString;
 
 use rustix::fd::{AsFd, BorrowedFd};
-use rustix::fs::{FileType, Mode, OFlags, openat};
+use rustix::fs::{FileType, OFlags};
+use rustix::io::retry_on_intr;
 
+use super::folder::open_at;
 use super::patterns::{LastMatch, Patterns, steps};
 use super::stat::Stat;
 use crate::error::{Error, Result, show_bytes};
@@ -102,14 +104,14 @@ impl Tag {
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         // What cannot be read is no tag: rather keep too much.
-        let Ok(file) = openat(folder, &*self.name, flags, Mode::empty()) else { return false };
+        let Ok(file) = open_at(folder, &*self.name, flags) else { return false };
         if !Stat::of(file.as_fd()).is_ok_and(|stat| stat.kind == FileType::RegularFile) {
             return false;
         }
         let mut beginning = vec![0; self.beginning.len()];
         let mut filled = 0;
         while filled < beginning.len() {
-            match rustix::io::read(&file, &mut beginning[filled..]) {
+            match retry_on_intr(|| rustix::io::read(&file, &mut beginning[filled..])) {
                 Ok(0) | Err(_) => return false,
                 Ok(count) => filled += count,
             }

@@ -10,7 +10,8 @@ use std::ops::Range;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, RawDir, openat};
-use rustix::io::{Errno, Result};
+use rustix::io::{Errno, Result, retry_on_intr};
+use rustix::path::Arg;
 
 use super::patterns::LastMatch;
 use super::stat::Stat;
@@ -19,6 +20,11 @@ use super::stat::Stat;
 const OPEN_FOLDERS_MAX: usize = 128;
 /// Names are fetched in pieces of this size.
 const LISTING_BYTES: usize = 64 << 10;
+
+/// Opens a name in a folder, again where a signal interrupts it: on network file systems that happens.
+pub(super) fn open_at(folder: impl AsFd + Copy, name: impl Arg + Copy, flags: OFlags) -> Result<OwnedFd> {
+    retry_on_intr(|| openat(folder, name, flags, Mode::empty()))
+}
 
 /// An open folder and its names.
 pub(super) struct Folder {
@@ -55,7 +61,7 @@ impl Folder {
 
     /// Opens it again, from a folder in it.
     fn reopen(&mut self, child: BorrowedFd) -> Result<()> {
-        let fd = openat(child, c"..", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = open_at(child, c"..", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC)?;
         match Stat::of(fd.as_fd())?.identity == self.identity {
             true => self.fd = Some(fd),
             false => return Err(Errno::STALE),

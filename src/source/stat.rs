@@ -10,7 +10,7 @@ use std::path::Path;
 
 use rustix::fd::BorrowedFd;
 use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, StatxTimestamp, makedev, statx};
-use rustix::io::Result;
+use rustix::io::{Result, retry_on_intr};
 
 use crate::format::entry::{Meta, Time};
 use crate::limits::NAME_BYTES_MAX;
@@ -38,22 +38,22 @@ pub(super) struct Stat {
 impl Stat {
     /// A name in a folder.
     pub fn at(folder: BorrowedFd, name: &CStr) -> Result<Self> {
-        statx(folder, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS).map(Self::from)
+        retry_on_intr(|| statx(folder, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)).map(Self::from)
     }
 
     /// An open file.
     pub fn of(file: BorrowedFd) -> Result<Self> {
-        statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map(Self::from)
+        retry_on_intr(|| statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)).map(Self::from)
     }
 
     /// What a path leads to.
     pub fn following(path: &Path) -> Result<Self> {
-        statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS).map(Self::from)
+        retry_on_intr(|| statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS)).map(Self::from)
     }
 
     /// What stands at a path.
     pub fn not_following(path: &Path) -> Result<Self> {
-        statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS).map(Self::from)
+        retry_on_intr(|| statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)).map(Self::from)
     }
 
     pub fn meta(&self, owners: &mut Owners) -> Meta {

@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{CWD, FileType, Mode, OFlags, openat, readlinkat};
+use rustix::fs::{CWD, FileType, OFlags, readlinkat};
 use rustix::io::Errno;
 
 use super::file::{OpenFile, Step};
-use super::folder::{Folder, Names, Stack};
+use super::folder::{Folder, Names, Stack, open_at};
 use super::links::Links;
 use super::patterns::LastMatch;
 use super::roots::{Base, Root, Roots, ancestors, is_inside};
@@ -159,7 +159,7 @@ impl TreeSource {
         let parent = if is_followed { &path[..] } else { &path[..slash.unwrap_or(0)] };
         self.stand_at(parent);
         let access = if is_followed { OFlags::RDONLY } else { OFlags::PATH };
-        let opened = openat(CWD, self.base.place(parent), access | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let opened = open_at(CWD, &*self.base.place(parent), access | OFlags::DIRECTORY | OFlags::CLOEXEC);
         let opened = opened.and_then(|fd| Stat::of(fd.as_fd()).map(|stat| (fd, stat)));
         match opened {
             Err(error) => {
@@ -332,8 +332,8 @@ impl TreeSource {
         let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let may_hide = self.uid == 0 || self.uid == stat.uid;
         let quietly = if may_hide { OFlags::NOATIME } else { OFlags::empty() };
-        let fd = match openat(folder, name, flags | quietly, Mode::empty()) {
-            Err(Errno::PERM) if may_hide => openat(folder, name, flags, Mode::empty())?,
+        let fd = match open_at(folder, name, flags | quietly) {
+            Err(Errno::PERM) if may_hide => open_at(folder, name, flags)?,
             Err(Errno::AGAIN) => open_leased(folder, name)?,
             result => result?,
         };
@@ -416,10 +416,10 @@ fn cannot_read(error: Errno) -> String {
 
 /// Opens a file that a file server holds a lease on: that takes waiting, and what we wait for must be a regular file.
 fn open_leased(folder: BorrowedFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
-    let fd = openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let fd = open_at(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)?;
     if Stat::of(fd.as_fd())?.kind != FileType::RegularFile {
         return Err(Errno::NXIO);
     }
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    open_at(CWD, path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC)
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use lru::LruCache;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Error, Result, show_bytes};
 use crate::format::entry::is_path;
@@ -61,8 +61,8 @@ impl Beneath {
     pub fn open(root: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let failed = |errno: Errno| Error::file("open", root, errno.into());
-        let fd = rustix::fs::open(root, flags, Mode::empty()).map_err(failed)?;
-        let walk = match rustix::fs::openat2(&fd, ".", FOLDER, Mode::empty(), CONFINED) {
+        let fd = retry_on_intr(|| rustix::fs::open(root, flags, Mode::empty())).map_err(failed)?;
+        let walk = match retry_on_intr(|| rustix::fs::openat2(&fd, ".", FOLDER, Mode::empty(), CONFINED)) {
             Err(Errno::NOSYS | Errno::PERM) => Walk::Names,
             _ => Walk::Kernel,
         };
@@ -148,7 +148,7 @@ impl Beneath {
     pub fn sync(&self) -> Result<()> {
         let file_systems = self.file_systems.lock().expect("no thread panics with the list");
         for (_, fd) in file_systems.iter() {
-            rustix::fs::syncfs(fd).map_err(|errno| Error::file("sync", &self.shown, errno.into()))?;
+            retry_on_intr(|| rustix::fs::syncfs(fd)).map_err(|errno| Error::file("sync", &self.shown, errno.into()))?;
         }
         Ok(())
     }
@@ -172,7 +172,7 @@ impl Beneath {
         let mut file_systems = self.file_systems.lock().expect("no thread panics with the list");
         if file_systems.iter().all(|(known, _)| *known != device) {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            file_systems.push((device, rustix::fs::openat(folder, ".", flags, Mode::empty())?));
+            file_systems.push((device, retry_on_intr(|| rustix::fs::openat(folder, ".", flags, Mode::empty()))?));
         }
         Ok(())
     }
@@ -183,8 +183,8 @@ impl Beneath {
         for piece in pieces(path, len_max) {
             let from = at.as_ref().unwrap_or(&*self.root);
             at = Some(match self.walk {
-                Walk::Kernel => rustix::fs::openat2(from, piece, FOLDER, Mode::empty(), CONFINED)?,
-                Walk::Names => rustix::fs::openat(from, piece, FOLDER, Mode::empty())?,
+                Walk::Kernel => retry_on_intr(|| rustix::fs::openat2(from, piece, FOLDER, Mode::empty(), CONFINED))?,
+                Walk::Names => retry_on_intr(|| rustix::fs::openat(from, piece, FOLDER, Mode::empty()))?,
             });
         }
         at.ok_or(Errno::INVAL)
@@ -197,7 +197,7 @@ impl Beneath {
         for name in path.split(|byte| *byte == b'/') {
             let from = at.as_ref().unwrap_or(&*self.root).as_fd();
             end += name.len();
-            at = Some(match rustix::fs::openat(from, name, FOLDER, Mode::empty()) {
+            at = Some(match retry_on_intr(|| rustix::fs::openat(from, name, FOLDER, Mode::empty())) {
                 Err(Errno::NOENT) => {
                     let (fd, made) = make_one(from, name)?;
                     if made {
@@ -222,7 +222,7 @@ impl Beneath {
         for name in path.split(|byte| *byte == b'/') {
             let from = at.as_ref().unwrap_or(&*self.root);
             end += name.len();
-            match rustix::fs::openat(from, name, FOLDER, Mode::empty()) {
+            match retry_on_intr(|| rustix::fs::openat(from, name, FOLDER, Mode::empty())) {
                 Ok(fd) => at = Some(fd),
                 Err(_) => {
                     let kind = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| FileType::from_raw_mode(stat.st_mode));
@@ -242,12 +242,12 @@ impl Beneath {
 
 /// Makes a folder only we can enter until its metadata is applied; says whether it was not there.
 fn make_one(parent: BorrowedFd, name: &[u8]) -> rustix::io::Result<(OwnedFd, bool)> {
-    let made = match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+    let made = match retry_on_intr(|| rustix::fs::mkdirat(parent, name, Mode::RWXU)) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
         Err(errno) => return Err(errno),
     };
-    Ok((rustix::fs::openat(parent, name, FOLDER, Mode::empty())?, made))
+    Ok((retry_on_intr(|| rustix::fs::openat(parent, name, FOLDER, Mode::empty()))?, made))
 }
 
 /// Cuts a path between names, into the longest pieces of at most `len_max` bytes, or of one name.

@@ -16,12 +16,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::beneath::{Beneath, Missing};
 use super::meta::{Applier, Handle, modified};
 use super::writer::{FileWriter, Temp};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, again};
 use crate::format::entry::{Meta, Node, Time};
 use crate::progress::Problem;
 use crate::world::World;
@@ -87,7 +87,7 @@ pub struct TreeTarget {
 impl TreeTarget {
     /// Opens the target folder, and makes it and its parents if need be, for the owner's eyes only.
     pub fn open(root: &Path, options: TargetOptions, world: &World) -> Result<Self> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(root);
+        let made = again(|| DirBuilder::new().recursive(true).mode(0o700).create(root));
         made.map_err(|error| Error::file("create", root, error))?;
         Ok(Self::new(Beneath::open(root)?, options, world))
     }
@@ -110,7 +110,8 @@ impl TreeTarget {
         let folder = match self.beneath.make_folder(path, &parent, name) {
             Err(Error::File { source, .. }) if self.options.replace && source.kind() == io::ErrorKind::NotADirectory => {
                 // Without AT_REMOVEDIR no folder can go, and a link goes itself.
-                rustix::fs::unlinkat(&parent, name, AtFlags::empty()).map_err(|errno| self.beneath.failed("remove", path, errno))?;
+                retry_on_intr(|| rustix::fs::unlinkat(&parent, name, AtFlags::empty()))
+                    .map_err(|errno| self.beneath.failed("remove", path, errno))?;
                 self.beneath.make_folder(path, &parent, name)?
             }
             result => result?,
@@ -152,7 +153,7 @@ impl TreeTarget {
         let failed = |errno: Errno| self.beneath.failed("open", path, errno);
         // A FIFO must not make us wait.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&parent, name, flags, Mode::empty()).map_err(failed)?;
+        let fd = retry_on_intr(|| rustix::fs::openat(&parent, name, flags, Mode::empty())).map_err(failed)?;
         let stat = rustix::fs::fstat(&fd).map_err(failed)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Ok(File::from(fd)),
@@ -258,7 +259,7 @@ impl TreeTarget {
     fn settle_node(&self, mut temp: Temp, kind: FileType, path: &[u8], meta: &Meta) -> Result<()> {
         let failed = |errno: Errno| self.beneath.failed("create", path, errno);
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(temp.parent(), temp.name(), flags, Mode::empty()).map_err(failed)?;
+        let fd = retry_on_intr(|| rustix::fs::openat(temp.parent(), temp.name(), flags, Mode::empty())).map_err(failed)?;
         let stat = rustix::fs::fstat(&fd).map_err(failed)?;
         // Somebody may have put another file's second name there, to have us give them that file.
         if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_nlink != 1 {
@@ -293,12 +294,12 @@ impl TreeTarget {
         if matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Directory) {
             // Works without /proc, but only if we may read it.
             let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-            if let Ok(fd) = rustix::fs::openat(&parent, name, flags, Mode::empty()) {
+            if let Ok(fd) = retry_on_intr(|| rustix::fs::openat(&parent, name, flags, Mode::empty())) {
                 act(Handle::Open(fd.as_fd()));
                 return Ok(());
             }
         }
-        let fd = rustix::fs::openat(&parent, name, flags | OFlags::PATH, Mode::empty()).map_err(failed)?;
+        let fd = retry_on_intr(|| rustix::fs::openat(&parent, name, flags | OFlags::PATH, Mode::empty())).map_err(failed)?;
         act(Handle::Path(fd.as_fd()));
         Ok(())
     }

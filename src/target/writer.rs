@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::AtFlags;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::meta::Handle;
 use super::tree::TreeTarget;
@@ -125,7 +125,7 @@ impl Temp {
         // A name is taken only if somebody works against us: the first cannot be guessed.
         for _ in 0..16 {
             let name = fresh();
-            match make(&parent, &name) {
+            match retry_on_intr(|| make(&parent, &name)) {
                 Err(Errno::EXIST) => continue,
                 Err(errno) => return Err(errno),
                 Ok(made) => return Ok((Self { parent, name, live: true }, made)),
@@ -144,7 +144,7 @@ impl Temp {
 
     /// Renames to the final name; a folder of that name stays and is an error.
     pub fn settle(&mut self, name: &[u8]) -> io::Result<()> {
-        match rustix::fs::renameat(&self.parent, &self.name, &self.parent, name) {
+        match retry_on_intr(|| rustix::fs::renameat(&self.parent, &self.name, &self.parent, name)) {
             Err(Errno::ISDIR) => Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder")),
             result => {
                 result?;
@@ -166,7 +166,7 @@ impl Drop for Temp {
     fn drop(&mut self) {
         if self.live {
             // Nothing else can be done about a name that will not go.
-            let _ = rustix::fs::unlinkat(&self.parent, &self.name, AtFlags::empty());
+            let _ = retry_on_intr(|| rustix::fs::unlinkat(&self.parent, &self.name, AtFlags::empty()));
         }
     }
 }

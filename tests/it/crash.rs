@@ -254,3 +254,26 @@ fn a_listing_that_lags_costs_only_bytes() {
         assert_clean(&bench.open());
     }
 }
+
+/// A check listed the packs, then the index, then the snapshots; a backup that ended in between was called damage.
+#[test]
+fn a_backup_beside_a_check_is_no_damage() {
+    let scene = Scene::new();
+    for number in 0.. {
+        let (bench, memory) = scene.bench();
+        let (other, new) = (bench.clone(), scene.new.clone());
+        let listings = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let count = listings.clone();
+        let store = Faulty::new(memory, move |call| {
+            if call.operation == Operation::List && count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == number {
+                other.save(&new);
+            }
+            None
+        });
+        assert_clean(&bench.try_open_on(Arc::new(store)).unwrap());
+        if listings.load(std::sync::atomic::Ordering::SeqCst) <= number {
+            assert!(number > 3, "{number} listings");
+            break;
+        }
+    }
+}

@@ -10,7 +10,7 @@ use crate::format::content::Content;
 use crate::format::entry::{Entry, Node};
 use crate::format::recipe::{Recipe, Run as RecipeRun};
 use crate::id::{FrameId, SnapshotId};
-use crate::repo::{CatalogReader, Reader, Runs, Stored};
+use crate::repo::{CatalogReader, Reader, Runs, Stored, Unreadable};
 
 /// What helps where nothing brings lost bytes back.
 const CUT: Option<Remedy> = Some(Remedy::Snapshots);
@@ -22,8 +22,7 @@ struct Hurt {
 }
 
 /// Follows every snapshot.
-pub fn check(run: &mut Run, inventory: &Inventory) -> Result<()> {
-    let (snapshots, unreadable) = run.repository.snapshots()?;
+pub fn check(run: &mut Run, inventory: &Inventory, (snapshots, unreadable): (Vec<Stored>, Vec<Unreadable>)) -> Result<()> {
     run.report.snapshots = (snapshots.len() + unreadable.len()) as u64;
     for (name, error) in unreadable {
         run.trouble(format!("snapshot {name}"), &error, CUT);
