@@ -12,6 +12,7 @@ use snap_backup::config::{Config, Job, Overlap, SecretFrom, Source, StreamComman
 use snap_backup::error::{Error, Result};
 use snap_backup::format::report::{Did, Outcome, Report, Run};
 use snap_backup::format::snapshot::{Snapshot, SourceKind};
+use snap_backup::ops::browse;
 use snap_backup::ops::restore::RestoreOptions;
 use snap_backup::ops::run::{Observer, Ran, RunOptions, run};
 use snap_backup::progress::{Progress, Silent};
@@ -169,8 +170,20 @@ fn streams_and_trees_make_one_snapshot() {
     assert!(report.totals.bytes_new < 100_000 && report.totals.bytes_stored < 20_000, "{:?}", report.totals);
     assert!(read(&night.bench.open(), "latest:orders.sql").unwrap().ends_with(b"one more line\n"));
     // And nothing, if nothing did; the streams keep the time since which they are so.
-    let ran = night.run(&job);
-    assert!(ran.backup.unwrap().unchanged);
+    let totals = night.run(&job).backup.unwrap().totals;
+    assert_eq!((totals.files_unmodified, totals.bytes_new), (4, 0));
+    let repository = night.bench.open();
+    let since = |which: &str| {
+        let mut found = Vec::new();
+        browse::list(&repository, &select(&repository, which), true, &mut |entry| {
+            found.push(entry.meta.mtime);
+            Ok(())
+        })
+        .unwrap();
+        found
+    };
+    assert_eq!(since("latest:orders.sql"), since("latest~1:orders.sql"));
+    assert_ne!(since("latest:orders.sql"), since("latest~2:orders.sql"));
 }
 
 /// The same name, the same time, the same size: only bytes count.
