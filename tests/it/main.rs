@@ -14,6 +14,7 @@ mod determinism;
 mod diff;
 mod drill;
 mod dumps;
+mod examples;
 mod forget;
 mod golden;
 mod jobs;

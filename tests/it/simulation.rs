@@ -438,7 +438,8 @@ impl History {
 /// Some KB of lines and noise.
 fn fresh(random: &mut Rng, stream: u64) -> Vec<u8> {
     let seed = random.next();
-    let len = 1 + random.below(1 << (10 + random.below(8))) as usize;
+    let size = 10 + random.below(8);
+    let len = 1 + random.below(1 << size) as usize;
     if (seed + stream) % 4 == 0 { noise(seed, len) } else { lines(seed, len) }
 }
 
