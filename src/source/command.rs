@@ -267,6 +267,11 @@ impl Running {
         }
         let _ = kill_process_group(group, Signal::KILL);
         let _ = self.child.wait();
+        // Those that are left are dying; a zombie that nobody reaps is not waited for.
+        let deadline = Instant::now() + GRACE / 4;
+        while Instant::now() < deadline && test_kill_process_group(group).is_ok() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

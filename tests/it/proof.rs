@@ -33,7 +33,9 @@ pub enum Start {
     Empty,
     /// Streams and a folder, and more to save.
     Ready,
-    /// The same, with an index segment missing.
+    /// The same, after some snapshots were forgotten.
+    Forgotten,
+    /// The same as ready, with an index segment missing.
     NoSegment,
     /// The same, with a byte of a pack flipped.
     Damaged,
@@ -70,6 +72,13 @@ pub const SUBJECTS: &[Subject] = &[
         promise: |site| site.has_file(b"data/new", &site.read("data/new")),
     },
     Subject { name: "forget", start: Start::Ready, args: &["forget", "--keep-last", "1"], again: &[0], promise: |site| site.counts(2) },
+    Subject {
+        name: "prune",
+        start: Start::Forgotten,
+        args: &["prune", "--exclusive", "--max-unused", "0%"],
+        again: &[0],
+        promise: Site::is_sound,
+    },
     Subject { name: "tag", start: Start::Ready, args: &["tag", "--add", "t", "latest"], again: &[0], promise: Site::is_tagged },
     Subject {
         name: "key add",
@@ -118,7 +127,7 @@ pub const SUBJECTS: &[Subject] = &[
 ];
 
 /// What removes things, to be run beside a backup.
-pub const REMOVERS: &[&[&str]] = &[&["forget", "--keep-last", "1"]];
+pub const REMOVERS: &[&[&str]] = &[&["forget", "--keep-last", "1"], &["prune"]];
 
 /// The files that a snapshot brings back, with their hashes.
 pub type Files = BTreeMap<Vec<u8>, blake3::Hash>;
@@ -284,6 +293,7 @@ impl Site {
             found
         };
         match start {
+            Start::Forgotten => self.well(&["forget", "--keep-last", "1"]),
             Start::NoSegment => fs::remove_file(files("r/index").last().unwrap()).unwrap(),
             Start::Damaged | Start::KnownDamaged => {
                 let largest = files("r/packs").pop().unwrap();

@@ -126,7 +126,7 @@ impl Run<'_> {
         if is_repaired {
             return self.away(&place, "a repaired snapshot stands in its place".into());
         }
-        match self.cut(&stored, lost) {
+        match self.cut(&stored, lost, has_rows) {
             Err(Error::Unsupported { why, .. }) => self.newer(&place, why),
             result => result,
         }
@@ -165,7 +165,7 @@ impl Run<'_> {
     }
 
     /// Writes a new snapshot of what is left.
-    fn cut(&mut self, stored: &Stored, affected: Vec<Affected>) -> Result<()> {
+    fn cut(&mut self, stored: &Stored, affected: Vec<Affected>, has_rows: bool) -> Result<()> {
         let place = Place::snapshot(stored.id);
         if self.options.mode == Mode::Look {
             self.report.cut.push(Cut { original: stored.id, snapshot: None, lost: affected });
@@ -178,6 +178,10 @@ impl Run<'_> {
         let outcome = remains.gather(&mut writer, self.progress);
         outcome.map_err(|error| writer.first_failure(error))?;
         let Remains { catalog, totals, lost, entries, .. } = remains;
+        if lost.is_empty() && has_rows {
+            // All of it is there after all: what spoke against it was a read that went wrong once.
+            return Ok(());
+        }
         if entries == 0 {
             drop(writer);
             self.report.cut.push(Cut { original: stored.id, snapshot: None, lost });
