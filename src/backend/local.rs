@@ -290,7 +290,14 @@ impl Backend for Local {
 
     fn create_areas(&self) -> Result<()> {
         let failed = |error: Errno| self.error("create", "a repository", error);
-        calls::make_folder(&self.root).map_err(failed)?;
+        calls::make_folder(&self.root).map_err(|error| match (error, self.root.parent()) {
+            // Not made for them: an unmounted disk looks like this.
+            (Errno::NOENT, Some(above)) => {
+                let why = format!("the folder {} does not exist; make it, or mount what belongs there", crate::error::show(above));
+                self.error_of(StorageErrorKind::Other, "create", "a repository", why)
+            }
+            (error, _) => failed(error),
+        })?;
         if let Some(found) = self.in_the_way().map_err(failed)? {
             let why = format!("the folder is not empty: it holds {found}");
             return Err(self.error_of(StorageErrorKind::Exists, "create", "a repository", why));

@@ -109,6 +109,14 @@ fn a_stream_goes_in_and_comes_out() {
 }
 
 #[test]
+fn a_repository_is_not_made_where_a_disk_is_missing() {
+    let scene = Scene::new();
+    let output = scene.check(&["init", "-r", "not/mounted"], 1);
+    assert!(stderr(&output).contains("the folder not does not exist; make it, or mount what belongs there"), "{}", stderr(&output));
+    assert!(!scene.at("not").exists());
+}
+
+#[test]
 fn a_folder_goes_in_and_comes_out() {
     let scene = Scene::ready();
     scene.write("data/a/x", b"x");

@@ -37,6 +37,7 @@ fn every_example_is_without_mistakes() {
             fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
         }
         let text = text.replace("/etc/snap/", &format!("{place}/etc/")).replace("/srv/", &format!("{place}/srv/"));
+        fs::create_dir_all(scene.at("srv/backup")).unwrap();
         let config = scene.write("example.toml", text.as_bytes());
         fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
 

@@ -287,7 +287,7 @@ fn interrupted_at(inner: Memory, number: u64, act: impl Fn() + Send + Sync + 'st
     let is_done = done.clone();
     let store = Faulty::new(inner, move |call| {
         if call.number == number && !is_done.swap(true, Ordering::SeqCst) {
-            act();
+            elsewhere(&act);
         }
         None
     });
