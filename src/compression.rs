@@ -35,6 +35,13 @@ impl Level {
 #[error("zstd: {0}")]
 pub struct CompressionError(&'static str);
 
+impl CompressionError {
+    /// What came out again is not what went in.
+    pub fn wrong() -> Self {
+        Self("it did not read back as it was written")
+    }
+}
+
 type Result<T> = std::result::Result<T, CompressionError>;
 
 fn named(code: usize) -> CompressionError {

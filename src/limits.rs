@@ -50,6 +50,22 @@ pub const RECALL_BYTES_MAX: u64 = 64 << 20;
 /// New chunks after which a running backup writes an index segment (a checkpoint).
 pub const CHECKPOINT_CHUNKS: usize = 64 << 10;
 
+/// Stored bytes below which a pack counts as small: many of a kind are merged.
+pub const SMALL_PACK_BYTES: u64 = PACK_BYTES_TARGET as u64 / 4;
+/// Small packs of a kind that are worth merging, so that a byte is moved only a few times.
+pub const SMALL_PACKS_MIN: usize = 10;
+/// Stored bytes below which an index segment counts as small.
+pub const SMALL_SEGMENT_BYTES: u64 = 256 << 10;
+/// Small index segments that are worth merging.
+pub const SMALL_SEGMENTS_MIN: usize = 16;
+/// Bytes at which a merged index segment is closed.
+pub const SEGMENT_BYTES_TARGET: usize = 4 << 20;
+/// Packs in one condemned record.
+pub const CONDEMNED_PACKS_MAX: usize = 50_000;
+
+/// Age of a temporary file that no write under way can have.
+pub const LEFTOVER_AGE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
 /// Runs in one recipe block; a recipe with more is a stream of blocks.
 pub const RECIPE_BLOCK_RUNS: usize = 256;
 /// Runs of a stream that may wait for one open frame before it is closed for them.

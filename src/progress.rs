@@ -35,6 +35,10 @@ pub enum Stage {
     Copying,
     /// Writing files.
     Restoring,
+    /// Moving what is needed out of packs that are to go.
+    Rewriting,
+    /// Deleting what nobody needs.
+    Deleting,
     /// Checking objects against each other.
     CheckingStructure,
     /// Reading stored data.

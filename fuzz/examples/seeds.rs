@@ -13,7 +13,7 @@ use snap_backup::format::frame::{Base, BaseRun, ChunkTable, Codec, FrameRecord, 
 use snap_backup::format::manifest::{ChunkerParameters, Manifest};
 use snap_backup::format::pack::{FRAMES_START, encode_frames, encode_trailer};
 use snap_backup::format::recipe::{Recipe, Run, encode_block};
-use snap_backup::format::record::Record;
+use snap_backup::format::record::{Condemned, Epoch, Record};
 use snap_backup::format::segment::{PackRecord, Segment};
 use snap_backup::format::slot::{Method, Slot};
 use snap_backup::format::snapshot::{RecipeText, Snapshot, SourceKind, Totals};
@@ -38,8 +38,14 @@ fn main() {
     snapshots(moment);
     dumps();
     let (host, names) = ("db1".to_string(), vec![ObjectName([1; 32]), ObjectName([2; 32])]);
-    seed("record", "condemned", &Record::Condemned { time: moment, host: host.clone(), epoch: 3, packs: names.clone() }.encode());
-    seed("record", "epoch", &Record::Epoch { time: moment, host: host.clone(), epoch: u64::MAX }.encode());
+    let condemned = |is_final, segments| {
+        Record::Condemned(Condemned { time: moment, host: host.clone(), epoch: 3, packs: names.clone(), is_final, segments })
+    };
+    seed("record", "condemned", &condemned(false, Vec::new()).encode());
+    seed("record", "condemned-final", &condemned(true, names.clone()).encode());
+    let epoch = |snapshots| Record::Epoch(Epoch { time: moment, host: host.clone(), epoch: u64::MAX, snapshots });
+    seed("record", "epoch", &epoch(Vec::new()).encode());
+    seed("record", "epoch-with-snapshots", &epoch(names.clone()).encode());
     seed("record", "forget", &Record::Forget { time: moment, host, snapshots: names, reason: "keep 7 \"daily\"".into() }.encode());
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{Area, Backend, Listed, Place, Result};
+use super::{Area, Backend, Leftover, Listed, Place, Result};
 
 /// A store that counts.
 pub struct Counting<B> {
@@ -125,6 +125,16 @@ impl<B: Backend> Backend for Counting<B> {
 
     fn forget_cached(&self, place: &Place) {
         self.inner.forget_cached(place);
+    }
+
+    fn leftovers(&self) -> Result<Vec<Leftover>> {
+        self.lists.fetch_add(1, Relaxed);
+        self.inner.leftovers()
+    }
+
+    fn remove_leftover(&self, name: &str) -> Result<()> {
+        self.deletes.fetch_add(1, Relaxed);
+        self.inner.remove_leftover(name)
     }
 }
 

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Area, Backend, Listed, Place, Result};
+use super::{Area, Backend, Leftover, Listed, Place, Result};
 use crate::error::{StorageError, StorageErrorKind};
 
 /// What a call asks of the store.
@@ -224,6 +224,17 @@ impl<B: Backend> Backend for Faulty<B> {
 
     fn forget_cached(&self, place: &Place) {
         self.inner.forget_cached(place);
+    }
+
+    fn leftovers(&self) -> Result<Vec<Leftover>> {
+        self.consult(Operation::List, Area::Top, None)?;
+        self.inner.leftovers()
+    }
+
+    fn remove_leftover(&self, name: &str) -> Result<()> {
+        let (call, fault) = self.consult(Operation::Delete, Area::Top, None)?;
+        self.inner.remove_leftover(name)?;
+        self.reply(&call, fault)
     }
 }
 

@@ -6,7 +6,7 @@
 //!   reported it, so a second sync of the same file proves nothing; bytes are only written again from memory, to a new file.
 //! - Folders are made once, by `create_areas`: a missing one later is damage and never an empty list.
 //!
-//! Temporary files that a crash left behind are ignored here; sweeping them is another operation's.
+//! Temporary files that a crash left behind are ignored, and removed when another operation asks for it.
 
 mod calls;
 #[cfg(test)]
@@ -18,12 +18,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use lru::LruCache;
 use rayon::prelude::*;
 use rustix::io::Errno;
 
-use super::{ASIDE_FOLDER, Area, Backend, Listed, Place, Result, name_aside};
+use super::{ASIDE_FOLDER, Area, Backend, Leftover, Listed, Place, Result, name_aside};
 use crate::error::{StorageError, StorageErrorKind};
 
 const TEMPORARY_FOLDER: &str = "tmp";
@@ -304,6 +305,24 @@ impl Backend for Local {
             calls::drop_from_page_cache(&file);
         }
     }
+
+    fn leftovers(&self) -> Result<Vec<Leftover>> {
+        let folder = self.root.join(TEMPORARY_FOLDER);
+        let failed = |error| self.error("list", "folder tmp", error);
+        let found = calls::list_with_times(&folder, is_temporary).map_err(failed)?;
+        // A file written now says what time it is over there; where there is no room for one, nobody knows.
+        let now = Temporary::write(&folder, b"").and_then(|probe| calls::modified(&probe.path)).ok();
+        let age = |modified: i64| now.map_or(0, |now| u64::try_from(now.saturating_sub(modified)).unwrap_or(0));
+        let leftover =
+            |(file, modified): (Listed, i64)| Leftover { name: file.name, size: file.size, age: Duration::from_secs(age(modified)) };
+        Ok(found.into_iter().map(leftover).collect())
+    }
+
+    fn remove_leftover(&self, name: &str) -> Result<()> {
+        assert!(is_temporary(name), "{name:?} is no temporary file");
+        let outcome = calls::unlink(&self.root.join(TEMPORARY_FOLDER).join(name));
+        outcome.map_err(|error| self.error("delete", format!("file {TEMPORARY_FOLDER}/{name}"), error))
+    }
 }
 
 /// A whole, synced file in `tmp/`; unlinked when dropped unless it was renamed.
@@ -334,6 +353,11 @@ impl Drop for Temporary {
             let _ = calls::unlink(&self.path);
         }
     }
+}
+
+/// Whether a name in `tmp/` is one that we give.
+fn is_temporary(name: &str) -> bool {
+    name.strip_suffix(".tmp").is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 fn top_folders() -> impl Iterator<Item = &'static str> {

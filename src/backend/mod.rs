@@ -11,6 +11,7 @@ mod local;
 mod memory;
 
 use std::fmt;
+use std::time::Duration;
 
 pub use count::{Calls, Counting};
 pub use fault::{Call, Fault, Faulty, Operation};
@@ -176,6 +177,16 @@ pub struct Listed {
     pub size: u64,
 }
 
+/// What a write that was cut short left behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    pub name: String,
+    /// Stored bytes.
+    pub size: u64,
+    /// Since it was last written to, by the store's own clock; zero where that cannot be told.
+    pub age: Duration,
+}
+
 /// A store.
 pub trait Backend: Send + Sync {
     /// Creates a file with these bytes: durable, whole or not at all. `Exists` if there is one of that name, which is then
@@ -213,6 +224,16 @@ pub trait Backend: Send + Sync {
 
     /// Asks that the next read of a file comes from the medium and not from a cache of this machine.
     fn forget_cached(&self, _place: &Place) {}
+
+    /// Temporary files: of writes that were cut short, and of those that are under way.
+    fn leftovers(&self) -> Result<Vec<Leftover>> {
+        Ok(Vec::new())
+    }
+
+    /// Removes a temporary file. A write that is under way with it fails, and leaves nothing else.
+    fn remove_leftover(&self, _name: &str) -> Result<()> {
+        Ok(())
+    }
 }
 
 macro_rules! forward_to_inner {
@@ -256,6 +277,14 @@ macro_rules! forward_to_inner {
 
             fn forget_cached(&self, place: &Place) {
                 (**self).forget_cached(place);
+            }
+
+            fn leftovers(&self) -> Result<Vec<Leftover>> {
+                (**self).leftovers()
+            }
+
+            fn remove_leftover(&self, name: &str) -> Result<()> {
+                (**self).remove_leftover(name)
             }
         }
     )*};

@@ -161,7 +161,9 @@ fn hint(error: &Error) -> Option<&'static str> {
         Error::Command { outcome, .. } if outcome.starts_with("could not be started") => "is it installed, and in the PATH of this user?",
         Error::Command { stderr_tail, .. } if stderr_tail.is_empty() => "the command said nothing on standard error; run it by hand",
         Error::Storage(error) => match error.kind {
-            StorageErrorKind::Full => "free some space or raise the quota; what was stored so far is used by the next run",
+            StorageErrorKind::Full => {
+                "free some space or raise the quota; snap prune --exclusive deletes what no snapshot needs without writing anything first"
+            }
             StorageErrorKind::Denied => "check the owner and the permissions of the repository, and whether it is mounted read-only",
             StorageErrorKind::NotFound | StorageErrorKind::Short => "snap check says what else is missing and which snapshots it hurts",
             StorageErrorKind::Transient => "run the command again",

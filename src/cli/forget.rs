@@ -7,9 +7,10 @@ use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
 use super::select::{FilterArgs, tags};
 use super::show::Column::Left;
-use super::{json, output, show, unlock, witness};
+use super::{json, output, prune, show, unlock, witness};
 use crate::error::{Error, Result};
 use crate::ops::forget::{Choice, ForgetOptions, Group, Member, Plan, execute, plan};
+use crate::ops::prune::PruneOptions;
 use crate::progress::{Problem, Progress};
 use crate::retention::{Age, Count, GroupBy, GroupKey, Period, Policy, Rule};
 
@@ -31,6 +32,9 @@ pub struct Args {
     /// Remove the last complete snapshot of a stream too, if it is named
     #[arg(long, requires = "snapshots", conflicts_with_all = KEEP)]
     allow_remove_last: bool,
+    /// Free the space of what is removed too, as snap prune does: its first run condemns, a later one deletes
+    #[arg(long)]
+    prune: bool,
     /// Only say what would be removed
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -128,7 +132,7 @@ impl Args {
     pub fn run(self, context: &Context) -> Result<Outcome> {
         let repository = unlock::open(context)?;
         witness::require(context, &repository)?;
-        let (options, dry_run) = (self.options(), self.dry_run);
+        let (options, dry_run, prunes) = (self.options(), self.dry_run, self.prune && !self.dry_run);
         let reporter = Reporter::start(context, Channel::Stderr);
         let plan = plan(&repository, &options, &reporter)?;
         let (is_json, is_silent) = (context.options.json, context.options.quiet);
@@ -149,7 +153,10 @@ impl Args {
         } else if !is_silent {
             output::print(&last_line(&plan, dry_run))?;
         }
-        Ok(outcome(&plan))
+        match outcome(&plan) {
+            Outcome::Done if prunes => prune::run(context, &repository, &PruneOptions::new(unlock::host())),
+            outcome => Ok(outcome),
+        }
     }
 
     fn options(&self) -> ForgetOptions {

@@ -24,6 +24,7 @@ mod key;
 mod keyfile;
 mod ls;
 mod output;
+mod prune;
 mod recovery;
 mod rekey;
 mod repair;
@@ -86,6 +87,7 @@ enum Command {
     Drill(drill::Args),
     Snapshots(snapshots::Args),
     Ls(ls::Args),
+    Prune(prune::Args),
     Find(find::Args),
     Diff(diff::Args),
     Tag(tag::Args),
@@ -111,6 +113,7 @@ impl Command {
             Self::Drill(args) => args.run(context),
             Self::Snapshots(args) => args.run(context),
             Self::Ls(args) => args.run(context),
+            Self::Prune(args) => args.run(context),
             Self::Find(args) => args.run(context),
             Self::Diff(args) => args.run(context),
             Self::Tag(args) => args.run(context),
@@ -186,6 +189,8 @@ mod tests {
             "snap ls -l",
             "snap check --read-data-subset 1/7",
             "snap cat key 12",
+            "snap prune -n --max-unused 10% --max-repack-size 5G",
+            "snap prune --keep-daily 7 -w 4",
             "snap repair index -n",
             "snap repair packs 3f2a 40dc --dry-run",
             "snap repair packs --read-data",
@@ -208,11 +213,11 @@ mod tests {
         }
         for line in [
             "snap",
+            "snap prune latest",
             "snap tag latest",
             "snap tag --set a --add b latest",
             "snap find",
             "snap diff latest",
-            "snap prune",
             "snap check --read-data --read-data-subset 5%",
             "snap restore latest",
             "snap key",

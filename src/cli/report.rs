@@ -270,6 +270,8 @@ fn name(stage: Stage) -> &'static str {
         Stage::Planning => "planning",
         Stage::Copying => "copying",
         Stage::Restoring => "restoring",
+        Stage::Rewriting => "rewriting",
+        Stage::Deleting => "deleting",
         Stage::CheckingStructure => "checking structure",
         Stage::CheckingData => "checking data",
         Stage::Repairing => "repairing",

@@ -198,6 +198,25 @@ impl Base {
     }
 }
 
+impl Base {
+    /// What of it stands in for these chunks: for each, the runs with the largest `at` not above it.
+    pub fn for_chunks(&self, mut is_wanted: impl FnMut(usize) -> bool, chunks: usize) -> Self {
+        let mut wanted = std::collections::HashSet::new();
+        let mut next = 0;
+        let mut at = None;
+        for chunk in 0..chunks {
+            while self.0.get(next).is_some_and(|run| run.at as usize <= chunk) {
+                at = Some(self.0[next].at);
+                next += 1;
+            }
+            if is_wanted(chunk) {
+                wanted.extend(at);
+            }
+        }
+        Self(self.0.iter().filter(|run| wanted.contains(&run.at)).copied().collect())
+    }
+}
+
 /// All that is said of a frame besides its bytes: in the pack's footer, and in an index segment again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrameRecord {
@@ -355,6 +374,18 @@ pub(crate) mod tests {
                 assert!(FrameRecord::decode(&mut Reader::new(&bytes[..len]), 5).is_err());
             }
         }
+    }
+
+    #[test]
+    fn a_part_of_a_base_stands_in_for_some_chunks() {
+        let base = sample(0, 2).base.unwrap();
+        let part = |wanted: &[usize]| base.for_chunks(|chunk| wanted.contains(&chunk), 9).0;
+        assert_eq!(part(&[3]), base.0[..2]);
+        assert_eq!(part(&[4, 8]), base.0[2..]);
+        assert_eq!(part(&[0, 5]), base.0);
+        assert_eq!(part(&[]), []);
+        let late = Base(base.0[2..].to_vec());
+        assert_eq!(late.for_chunks(|chunk| chunk < 4, 9).0, [], "nothing stands for what is before the first");
     }
 
     #[test]

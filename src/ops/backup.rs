@@ -188,8 +188,9 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
 /// Makes a snapshot visible; takes it back if what it relies on was removed meanwhile.
 pub(super) fn commit(repository: &Repository, body: &[u8], reliance: &Reliance) -> Result<SnapshotId> {
     let id = repository.save_snapshot(body)?;
-    if let Err(error) = reliance.verify(repository) {
-        repository.withdraw_snapshot(id)?;
+    if let Err(error) = reliance.verify(repository, body) {
+        let host = Snapshot::decode(body).map(|snapshot| snapshot.host).unwrap_or_default();
+        repository.withdraw_snapshot(id, &host)?;
         return Err(error);
     }
     Ok(id)

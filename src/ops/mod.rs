@@ -14,6 +14,7 @@ pub mod forget;
 pub mod judge;
 pub mod keys;
 mod overheard;
+pub mod prune;
 pub mod receipt;
 pub mod repair;
 pub mod restore;

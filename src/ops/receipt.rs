@@ -78,7 +78,7 @@ impl Receipt {
         let mut epoch = 0;
         for record in repository.readable_records()? {
             match record {
-                Record::Epoch { epoch: ended, .. } => epoch = epoch.max(ended),
+                Record::Epoch(ended) => epoch = epoch.max(ended.epoch),
                 Record::Forget { snapshots, .. } => forgotten.extend(snapshots),
                 Record::Condemned { .. } => {}
             }

@@ -9,6 +9,7 @@ mod files;
 mod index;
 mod packs;
 mod patient;
+mod rivals;
 mod snapshots;
 
 pub use index::{IndexReport, repair_index};

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use crate::backend::Area;
 use crate::error::{Error, Result};
 use crate::format::envelope::Kind;
+use crate::id::ObjectName;
 use crate::progress::{Problem, Progress, Stage};
-use crate::repo::Repository;
+use crate::repo::{Repository, is_not_found};
 
 /// Figures of a whole repository; sizes in bytes.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -47,13 +48,19 @@ pub fn stats(repository: &Repository, progress: &dyn Progress) -> Result<Stats> 
     }
     let locator = repository.locator()?;
     let mut seen = HashSet::new();
+    let there: HashSet<ObjectName> = locator.list(Area::Packs)?.into_iter().map(|(name, _)| name).collect();
     for (name, size) in locator.list(Area::Segments)? {
         stats.index_size += size;
         if progress.interrupted() {
             return Err(Error::Interrupted);
         }
         match locator.segment(name) {
-            Ok(segment) => segment.packs.into_iter().filter(|pack| seen.insert(pack.name)).for_each(|pack| stats.add(&pack)),
+            Ok(segment) => {
+                let packs = segment.packs.into_iter().filter(|pack| there.contains(&pack.name) && seen.insert(pack.name));
+                packs.for_each(|pack| stats.add(&pack));
+            }
+            // A collection replaced it since.
+            Err(error) if is_not_found(&error) => {}
             Err(error) => progress.problem(&Problem::new(format!("index segment {name}"), error)),
         }
     }

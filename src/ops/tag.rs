@@ -1,15 +1,18 @@
 //! Tag: gives snapshots other tags. Since what is stored never changes, each is written anew under another id, durable and read back
 //! before the old one goes with a record of its own. Catalogs and data are not touched; time, host and everything else stay.
 //!
-//! The new snapshot depends on old packs as one of a backup does, so this keeps to the writer's part of the deletion protocol, in the
-//! short form: while packs are condemned nothing is written, and if a collection began or ended meanwhile, what was written is
-//! withdrawn before the old snapshots are touched.
+//! The new snapshot depends on old packs as one of a backup does. It names just what the old one names, and while a collector sees
+//! that, nothing of it goes. But somebody else may forget the old one before the new one is visible, and a collector that looks in
+//! between sees neither. So this keeps to the writer's part of the deletion protocol, in the short form: while packs are condemned for
+//! good nothing is written, and if any pack was condemned meanwhile, or a collection ended, what was written is withdrawn before the old
+//! snapshots are touched. Packs that were only announced before are not in the way, or tags could hardly ever be changed: before they
+//! are deleted there must be another record, which is noticed, and the collector looks for snapshots again after that one.
 
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
 use crate::ops::forget::remove;
 use crate::progress::{Progress, Stage};
-use crate::repo::{Collections, Repository, Stored};
+use crate::repo::{Repository, Stored};
 
 /// How tags change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,9 +58,9 @@ pub struct TagReport {
 /// Changes the tags of these snapshots.
 pub fn tag(repository: &Repository, chosen: Vec<Stored>, change: &TagChange, host: &str, progress: &dyn Progress) -> Result<TagReport> {
     progress.stage(Stage::Planning, None, None);
-    let before = Collections::of(&repository.records()?);
+    let before = repository.collections()?;
     if before.under_way {
-        return Err(Error::Conflict("Packs are being collected, or that was cut short; let snap prune end first".into()));
+        return Err(Error::Conflict("Packs are being deleted, or that was cut short; let snap prune end first".into()));
     }
     let mut report = TagReport::default();
     let mut written = Vec::new();
@@ -71,13 +74,13 @@ pub fn tag(repository: &Repository, chosen: Vec<Stored>, change: &TagChange, hos
         // A run that was cut short may have written it already.
         let new = match present.iter().find(|other| is_successor(other, &old, &tags)) {
             Some(other) => other.id,
-            None if progress.interrupted() => return give_up(repository, &written, Error::Interrupted),
-            None => match repository.save_with_tags(old.id, &tags) {
+            None if progress.interrupted() => return give_up(repository, &written, host, Error::Interrupted),
+            None => match repository.save_with_tags(old.id, &tags, host) {
                 Ok(id) => {
                     written.push(id);
                     id
                 }
-                Err(error) => return give_up(repository, &written, error),
+                Err(error) => return give_up(repository, &written, host, error),
             },
         };
         report.changed.push(Retagged { old, new, tags });
@@ -85,10 +88,12 @@ pub fn tag(repository: &Repository, chosen: Vec<Stored>, change: &TagChange, hos
     if report.changed.is_empty() {
         return Ok(report);
     }
-    match repository.records().map(|records| Collections::of(&records)) {
+    match repository.collections() {
         Ok(after) if after == before => {}
-        Ok(_) => return give_up(repository, &written, Error::Conflict("Packs were collected meanwhile; run the command again".into())),
-        Err(error) => return give_up(repository, &written, error),
+        Ok(_) => {
+            return give_up(repository, &written, host, Error::Conflict("Packs were collected meanwhile; run the command again".into()));
+        }
+        Err(error) => return give_up(repository, &written, host, error),
     }
     let old: Vec<SnapshotId> = report.changed.iter().map(|changed| changed.old.id).collect();
     remove(repository, &old, "replaced by snapshots with other tags", host, progress)?;
@@ -106,9 +111,9 @@ fn is_successor(other: &Stored, old: &Stored, tags: &[String]) -> bool {
 }
 
 /// Withdraws what was written: the old snapshots are all still there.
-fn give_up(repository: &Repository, written: &[SnapshotId], error: Error) -> Result<TagReport> {
+fn give_up(repository: &Repository, written: &[SnapshotId], host: &str, error: Error) -> Result<TagReport> {
     for id in written {
-        repository.withdraw_snapshot(*id)?;
+        repository.withdraw_snapshot(*id, host)?;
     }
     Err(error)
 }

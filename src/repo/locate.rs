@@ -11,16 +11,21 @@ use lru::LruCache;
 use super::objects;
 use crate::backend::{Area, Backend, Place};
 use crate::crypto::Keys;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::codec::Reader;
 use crate::format::envelope::{HEADER_BYTES, Header, Kind, footer_associated_data};
-use crate::format::frame::{ChunkTable, FrameRecord};
+use crate::format::frame::FrameRecord;
 use crate::format::pack::{TRAILER_BYTES, decode_frames, decode_trailer};
 use crate::format::recipe::Run;
 use crate::format::segment::{PackRecord, Segment};
 use crate::id::{ChunkId, FrameId, ObjectName, RepositoryId};
 use crate::index::{ChunkLocation, FrameLocation, Index, IndexError, IndexedPack, Scope, Shelter};
 use crate::limits::*;
+
+/// Listings of segments for one refresh.
+const RELISTINGS_MAX: usize = 5;
+/// Packs missing from a listing that are asked for by name.
+const ASKED_FOR_MAX: usize = 64;
 
 /// What a pack holds.
 pub struct Contents {
@@ -80,6 +85,8 @@ pub struct Locator {
     packs: Mutex<HashMap<u32, Arc<IndexedPack>>>,
     contents: Mutex<ContentsCache>,
     adopted: Mutex<bool>,
+    /// Packs that were found gone.
+    gone: Mutex<HashSet<ObjectName>>,
 }
 
 struct ContentsCache {
@@ -98,6 +105,7 @@ impl Locator {
             packs: Mutex::default(),
             contents: Mutex::new(ContentsCache { packs: LruCache::unbounded(), chunks: 0 }),
             adopted: Mutex::default(),
+            gone: Mutex::default(),
         }
     }
 
@@ -113,28 +121,35 @@ impl Locator {
         self.repository
     }
 
-    /// Merges what the index lacks of the store's segments, up to `scope`.
+    /// Merges what the index lacks of the store's segments, up to `scope`, and forgets what a collector removed.
     /// A segment that cannot be read is passed over: its packs' contents count as absent, which costs a backup bytes and loses nothing.
     pub fn refresh(&self, scope: Scope) -> Result<Vec<Error>> {
-        let listed: Vec<ObjectName> = self.backend.list_names(Area::Segments)?.iter().filter_map(|name| name.parse().ok()).collect();
-        let mut merged = match self.merged(&listed, scope)? {
-            Some(merged) => merged,
-            None => self.start_over(),
-        };
+        let mut failures = 0;
         for attempt in 0.. {
+            let listed: Vec<ObjectName> = self.backend.list_names(Area::Segments)?.iter().filter_map(|name| name.parse().ok()).collect();
+            let merged = match self.merged(&listed, scope)? {
+                Some(merged) => merged,
+                None => self.start_over(),
+            };
             let missing: Vec<_> = listed.iter().copied().filter(|name| merged.get(name).is_none_or(|&done| done < scope)).collect();
             match self.merge(&missing, scope) {
+                // One that was listed is gone: another replaced it meanwhile.
+                Ok(problems) if attempt < RELISTINGS_MAX && problems.iter().any(is_not_found) => {}
                 Ok(problems) => return Ok(problems),
-                Err(_) if attempt == 0 => merged = self.start_over(),
+                Err(_) if failures == 0 => {
+                    failures += 1;
+                    self.start_over();
+                }
                 // A full disk, say. What cannot be kept must not be in the way of a backup or a restore.
-                Err(_) if attempt == 1 => {
+                Err(_) if failures == 1 => {
+                    failures += 1;
                     self.index().stand_alone();
-                    merged = self.forget_packs();
+                    self.forget_packs();
                 }
                 Err(error) => return Err(Error::Conflict(format!("{error}; is there space for temporary files?"))),
             }
         }
-        unreachable!("the third attempt returns")
+        unreachable!("it ends after some attempts")
     }
 
     /// The segments that the index has, if it is sound as far as `scope` needs it. Lets go of those that are no longer in the store,
@@ -144,16 +159,20 @@ impl Locator {
             return Ok(None);
         }
         let wanted: HashSet<ObjectName> = listed.iter().copied().collect();
-        let Ok(merged) = self.index().merged() else { return Ok(None) };
+        let Ok(merged) = self.index_call(|index| index.merged()) else { return Ok(None) };
         let mut merged: HashMap<_, _> = merged.into_iter().collect();
         let vanished: Vec<ObjectName> = merged.keys().filter(|name| !wanted.contains(name)).copied().collect();
         if vanished.is_empty() {
             return Ok(Some(merged));
         }
         let there: HashSet<ObjectName> = self.list(Area::Packs)?.into_iter().map(|(name, _)| name).collect();
-        let Ok(known) = self.index().packs() else { return Ok(None) };
-        let gone: HashSet<ObjectName> = known.into_iter().map(|pack| pack.name).filter(|name| !there.contains(name)).collect();
-        let removed = self.index().remove(&vanished, &gone);
+        let Ok(known) = self.index_call(|index| index.packs()) else { return Ok(None) };
+        let mut gone: HashSet<ObjectName> = known.into_iter().map(|pack| pack.name).filter(|name| !there.contains(name)).collect();
+        if gone.len() <= ASKED_FOR_MAX {
+            // A listing may lag behind.
+            gone.retain(|name| self.is_gone(*name));
+        }
+        let removed = self.index_call(|index| index.remove(&vanished, &gone));
         self.forget_packs();
         merged.retain(|name, _| wanted.contains(name));
         Ok(removed.is_ok().then_some(merged))
@@ -162,6 +181,28 @@ impl Locator {
     /// Forgets what this host's index was told by segments that turned out to be wrong.
     pub fn distrust_index(&self) {
         self.start_over();
+    }
+
+    fn index_call<T>(&self, call: impl FnOnce(&mut Index) -> std::result::Result<T, IndexError>) -> std::result::Result<T, IndexError> {
+        call(&mut self.index())
+    }
+
+    fn is_gone(&self, pack: ObjectName) -> bool {
+        let place = Place::pack(pack);
+        self.backend.forget_cached(&place);
+        self.backend.read_at(&place, 0, &mut [0]).is_err_and(|error| error.kind == StorageErrorKind::NotFound)
+    }
+
+    /// Packs that the index names are gone: perhaps a collector has put elsewhere what they held. Brings the index up to date, once for
+    /// each of them.
+    pub fn catch_up(&self, gone: &[ObjectName]) {
+        // Held meanwhile, so that others who miss something wait for it.
+        let mut known = self.gone.lock().expect("no panic holds it");
+        let news = gone.iter().filter(|pack| known.insert(**pack)).count();
+        if news > 0 {
+            // Where that fails, the frame stays missed.
+            let _ = self.refresh(Scope::Frames);
+        }
     }
 
     fn start_over(&self) -> HashMap<ObjectName, Scope> {
@@ -280,61 +321,26 @@ impl Locator {
     /// Plain bytes of a run.
     pub fn run_len(&self, run: &Run) -> Result<u64> {
         let mut trouble = Error::damaged(format!("frame {}", run.frame), "no index segment lists it");
-        for (pack, _) in self.places(&run.frame) {
-            match self.record_in(&pack, &run.frame) {
-                Err(error) => trouble = error,
-                Ok(record) => match record.table.lens().get(run.first as usize..(run.first + run.count) as usize) {
-                    Some(lens) => return Ok(lens.iter().map(|&len| u64::from(len)).sum()),
-                    None => trouble = Error::damaged(format!("frame {}", run.frame), "it has fewer chunks than a recipe says"),
-                },
+        for attempt in 0..2 {
+            let mut gone = Vec::new();
+            for (pack, _) in self.places(&run.frame) {
+                match self.record_in(&pack, &run.frame) {
+                    Err(error) => {
+                        gone.extend(is_not_found(&error).then_some(pack.name));
+                        trouble = error;
+                    }
+                    Ok(record) => match record.table.lens().get(run.first as usize..(run.first + run.count) as usize) {
+                        Some(lens) => return Ok(lens.iter().map(|&len| u64::from(len)).sum()),
+                        None => trouble = Error::damaged(format!("frame {}", run.frame), "it has fewer chunks than a recipe says"),
+                    },
+                }
             }
+            if attempt > 0 || gone.is_empty() {
+                break;
+            }
+            self.catch_up(&gone);
         }
         Err(trouble)
-    }
-
-    /// Searches all segments and footers, and not the index, for a frame: its table, and every frame that holds one of its chunks.
-    /// Slow: it reads all there is about packs. For when all else failed.
-    pub fn search(&self, id: &FrameId) -> Result<Option<(ChunkTable, Copies)>> {
-        let mut table = None;
-        self.visit(&mut |_, record| {
-            if record.id == *id {
-                table = Some(record.table.clone());
-            }
-        })?;
-        let Some(table) = table else { return Ok(None) };
-        let copies = self.copies(&table.ids().iter().copied().collect())?;
-        Ok(Some((table, copies)))
-    }
-
-    /// Every frame that any segment or footer says holds one of these chunks, plain ones first. As slow as `search`.
-    pub fn copies(&self, chunks: &HashSet<ChunkId>) -> Result<Copies> {
-        let mut copies = Vec::new();
-        self.visit(&mut |pack, record| {
-            if record.table.ids().iter().enumerate().any(|(i, id)| record.has(i) && chunks.contains(id)) {
-                copies.push((pack.clone(), Arc::new(record.clone())));
-            }
-        })?;
-        copies.sort_by_key(|(_, record)| record.is_delta());
-        Ok(copies)
-    }
-
-    /// Calls for every frame that a readable segment lists, and then for those in footers of packs that no segment lists.
-    pub fn visit(&self, call: &mut dyn FnMut(&Arc<IndexedPack>, &FrameRecord)) -> Result<()> {
-        let mut seen = HashSet::new();
-        for (name, _) in self.list(Area::Segments)? {
-            let Ok(segment) = self.segment(name) else { continue };
-            for pack in segment.packs {
-                let known = Arc::new(IndexedPack { number: 0, name: pack.name, kind: pack.kind, size: pack.size });
-                seen.insert(pack.name);
-                pack.frames.iter().for_each(|record| call(&known, record));
-            }
-        }
-        for (name, size) in self.list(Area::Packs)?.into_iter().filter(|(name, _)| !seen.contains(name)) {
-            let Ok((header, contents)) = self.read_footer(name, size) else { continue };
-            let known = Arc::new(IndexedPack { number: 0, name, kind: header.kind, size });
-            contents.frames.iter().for_each(|record| call(&known, record));
-        }
-        Ok(())
     }
 
     fn pack(&self, number: u32) -> Option<Arc<IndexedPack>> {
@@ -387,6 +393,14 @@ impl Locator {
         self.contents.lock().expect("no panic holds the contents")
     }
 
+    /// Reads a pack's header from the store.
+    pub fn pack_header(&self, name: ObjectName) -> Result<Header> {
+        let place = Place::pack(name);
+        let mut head = [0; HEADER_BYTES];
+        self.backend.read_at(&place, 0, &mut head)?;
+        Header::decode(&mut Reader::new(&head)).map_err(|error| error.of(&place))
+    }
+
     /// Reads a pack's footer from the store, past the cache.
     pub fn read_footer(&self, name: ObjectName, size: u64) -> Result<(Header, Contents)> {
         let place = Place::pack(name);
@@ -434,5 +448,7 @@ impl Locator {
     }
 }
 
-/// Frames that hold some chunks, and the packs they lie in.
-pub type Copies = Vec<(Arc<IndexedPack>, Arc<FrameRecord>)>;
+/// Whether an error says that a file is not there.
+pub fn is_not_found(error: &Error) -> bool {
+    matches!(error, Error::Storage(error) if error.kind == StorageErrorKind::NotFound)
+}

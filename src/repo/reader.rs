@@ -11,13 +11,12 @@ use std::sync::{Arc, Mutex, TryLockError};
 use lru::LruCache;
 
 use super::frames::{Frame, Spare};
-use super::locate::Locator;
+use super::locate::{Locator, is_not_found};
 use crate::backend::Place;
 use crate::compression::Decompressor;
 use crate::crypto::SealKey;
 use crate::error::{Error, Result};
-use crate::format::codec::Reader as Fields;
-use crate::format::envelope::{HEADER_BYTES, Header, Kind};
+use crate::format::envelope::Kind;
 use crate::format::frame::{Base, FrameRecord};
 use crate::format::recipe::Run;
 use crate::id::{FrameId, ObjectName};
@@ -161,13 +160,18 @@ impl Reader {
         self.read_places(id, Copies::All, verify).or_else(|trouble| self.salvage(id, trouble, Copies::All))
     }
 
-    /// Tries every place where the index says a frame is; if that fails, also those that no segment lists.
+    /// Tries every place where the index says a frame is; if that fails, also those of segments that came since, and those that no
+    /// segment lists.
     fn read_places(&self, id: &FrameId, copies: Copies, verify: Verify) -> Result<Frame> {
         let mut trouble = Error::damaged(format!("frame {id}"), "no index segment lists it");
         let mut tried = HashSet::new();
-        for attempt in 0..2 {
-            if attempt > 0 {
-                self.locator.adopt_unlisted();
+        let mut gone = Vec::new();
+        for attempt in 0..3 {
+            match attempt {
+                1 if gone.is_empty() => continue,
+                1 => self.locator.catch_up(&gone),
+                2 => self.locator.adopt_unlisted(),
+                _ => {}
             }
             for (pack, location) in self.locator.places(id) {
                 if copies == Copies::Plain && location.info.is_delta() || !tried.insert(pack.name) {
@@ -176,7 +180,10 @@ impl Reader {
                 match self.read_listed(&pack, id, verify) {
                     Ok(frame) if copies == Copies::Plain && frame.delta => {}
                     Ok(frame) => return Ok(frame),
-                    Err(error) => trouble = error,
+                    Err(error) => {
+                        gone.extend(is_not_found(&error).then_some(pack.name));
+                        trouble = error;
+                    }
                 }
             }
             if !trouble.is_damage() {
@@ -224,10 +231,7 @@ impl Reader {
         if let Some(key) = self.pack_keys.lock().expect("no panic holds it").get(&name) {
             return Ok(key.clone());
         }
-        let place = Place::pack(name);
-        let mut head = [0; HEADER_BYTES];
-        self.locator.backend().read_at(&place, 0, &mut head)?;
-        let header = Header::decode(&mut Fields::new(&head)).map_err(|error| error.of(&place))?;
+        let header = self.locator.pack_header(name)?;
         let key = Arc::new((header.kind, self.locator.keys().seal_key(header.kind, &header.salt)));
         self.pack_keys.lock().expect("no panic holds it").put(name, key.clone());
         Ok(key)
@@ -269,6 +273,42 @@ impl Reader {
             frame.verified.then_some(()).ok_or_else(|| damaged("a chunk does not fit its id"))?;
         }
         Ok(frame)
+    }
+
+    /// A frame as it lies in a pack, every chunk verified, with what is in its box. For moving it: what it is based on must be good, and
+    /// nothing is looked for elsewhere.
+    pub(super) fn read_exact(&self, pack: ObjectName, record: &FrameRecord) -> Result<(Kind, Frame, Vec<u8>)> {
+        let place = Place::pack(pack);
+        let mut sealed = vec![0; record.stored_len as usize];
+        let mut read = || {
+            let key = self.pack_key(pack)?;
+            self.locator.backend().read_at(&place, record.offset, &mut sealed)?;
+            self.open_exact(&key, record, &sealed)
+        };
+        read().or_else(|_| {
+            // Perhaps it was only the way here: once more, from the medium.
+            self.locator.backend().forget_cached(&place);
+            self.pack_keys.lock().expect("no panic holds it").pop(&pack);
+            read()
+        })
+    }
+
+    fn open_exact(&self, key: &(Kind, SealKey), record: &FrameRecord, sealed: &[u8]) -> Result<(Kind, Frame, Vec<u8>)> {
+        let damaged = |why: &str| Error::damaged(format!("frame {}", record.id), why);
+        let (kind, key) = key;
+        if self.locator.keys().frame_id(&record.table) != record.id {
+            return Err(damaged("its chunk table does not fit its id"));
+        }
+        let payload = key.open(&record.seal_info().associated_data(&self.locator.repository(), *kind), sealed);
+        let payload = payload.ok_or_else(|| damaged("its seal does not fit its bytes"))?;
+        let prefix = record.base.as_ref().map(|base| self.prefix(base, Bases::Good)).transpose()?;
+        let plain = Decompressor::default().decompress(record.codec, prefix.as_deref(), &payload, record.present_len());
+        let frame = Frame::new(*kind, record, plain.map_err(|error| damaged(&error.to_string()))?, self.spare.clone());
+        self.verify_lengths(&frame).map_err(damaged)?;
+        match self.fits(&frame, 0..frame.table.len()) {
+            true => Ok((*kind, frame, payload)),
+            false => Err(damaged("a chunk does not fit its id")),
+        }
     }
 
     fn verify_lengths(&self, frame: &Frame) -> std::result::Result<(), &'static str> {

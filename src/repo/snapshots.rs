@@ -9,6 +9,7 @@ use super::recall::{self, Bodies, Remembered};
 use crate::backend::{Area, Place};
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::envelope::Kind;
+use crate::format::record::Record;
 use crate::format::snapshot::{Snapshot, Substitute, with_tags};
 use crate::id::{ObjectName, SnapshotId};
 use crate::limits::*;
@@ -164,13 +165,17 @@ impl Repository {
         Ok(id)
     }
 
-    /// Takes back a snapshot of our own.
-    pub(crate) fn withdraw_snapshot(&self, id: SnapshotId) -> Result<()> {
-        Ok(self.backend.delete(&Place::snapshot(id))?)
+    /// Takes back a snapshot of our own. Somebody may have seen it: so a record says first that it went on purpose.
+    pub(crate) fn withdraw_snapshot(&self, id: SnapshotId, host: &str) -> Result<()> {
+        let (time, reason) = (self.world().now(), "withdrawn".into());
+        let record = self.save_record(&Record::Forget { time, host: host.into(), snapshots: vec![id], reason });
+        // Without room for a record, too: a snapshot that lacks something is worse than one that is missed.
+        self.backend.delete(&Place::snapshot(id))?;
+        record.map(drop)
     }
 
     /// Stores a snapshot once more, with other tags and so under another id, and reads it back.
-    pub(crate) fn save_with_tags(&self, id: SnapshotId, tags: &[String]) -> Result<SnapshotId> {
+    pub(crate) fn save_with_tags(&self, id: SnapshotId, tags: &[String], host: &str) -> Result<SnapshotId> {
         let place = Place::snapshot(id);
         let body = self.read_object(Kind::Snapshot, &place, RECORD_BYTES_MAX)?;
         let stored = self.seal_object(Kind::Snapshot, &with_tags(&body, tags, id).map_err(|error| error.of(&place))?)?;
@@ -179,7 +184,7 @@ impl Repository {
         match self.snapshot(new) {
             Ok(stored) => Ok(stored.id),
             Err(error) => {
-                self.withdraw_snapshot(new)?;
+                self.withdraw_snapshot(new, host)?;
                 Err(error)
             }
         }

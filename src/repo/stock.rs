@@ -58,9 +58,9 @@ impl Stock {
         })
     }
 
-    /// Whether a frame can be a base: some present pack has a plain copy, which is noted as relied on.
-    pub fn has_base(&self, id: &FrameId) -> bool {
-        self.plain(id).is_some()
+    /// Whether chunks of a frame can be a base: a plain copy in a present pack has them, which is noted as relied on.
+    pub fn has_base(&self, id: &FrameId, first: u32, count: u32) -> bool {
+        self.plain(id).is_some_and(|copy| (first..first + count).all(|ordinal| copy.has(ordinal as usize)))
     }
 
     fn plain(&self, id: &FrameId) -> Option<Arc<FrameRecord>> {

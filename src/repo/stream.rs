@@ -176,7 +176,7 @@ impl Stream {
         }
         let Some(chunk) = self.cursor.as_mut().and_then(|cursor| cursor.scattered(distance)) else { return false };
         let bases = chunk.as_base();
-        let again = !bases.is_empty() && bases.iter().all(|(frame, ..)| writer.stock().has_base(frame));
+        let again = !bases.is_empty() && bases.iter().all(|(frame, first, count)| writer.stock().has_base(frame, *first, *count));
         // It is counted as new in its turn.
         self.credit -= if again { NEW_FOR_ONE_AGAIN + 1 } else { 0 };
         again
@@ -212,7 +212,7 @@ impl Stream {
             let bytes = here.iter().map(OldChunk::len).sum::<usize>() / here.len();
             let drifts = here.iter().any(|old| old.record.is_delta());
             for (frame, first, count) in stand_ins(here) {
-                if writer.stock().has_base(&frame) {
+                if writer.stock().has_base(&frame, first, count) {
                     // A stand-in's chunks are about as long as the chunk they stand for.
                     writer.gather(self.kind).add_base(&gap.frame, BaseRun { at: stood[0], frame, first, count }, bytes, drifts);
                 }

@@ -15,22 +15,24 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Repository;
+use super::catalog::CatalogReader;
 use super::gather::{FrameJob, Gather};
 use super::locate::Presence;
 use super::packer::{ClosedPack, Packer, UploadTotals, Uploader};
+use super::records::{Records, Rigour};
 use super::sealers::{FrameSealer, SealerTotals};
 use super::stock::Stock;
 use crate::backend::{Area, Place};
 use crate::chunking::Cutter;
 use crate::compression::Level;
 use crate::crypto::Keys;
-use crate::error::{Error, Result, StorageErrorKind};
-use crate::format::FormatError;
+use crate::error::{Error, Result};
+use crate::format::entry::{Entry, Node};
 use crate::format::envelope::Kind;
-use crate::format::record::Record;
+use crate::format::snapshot::Snapshot;
 use crate::id::ObjectName;
 use crate::index::Scope;
-use crate::limits::*;
+use crate::limits::UPLOADS;
 
 /// How a run writes.
 #[derive(Clone, Copy, Debug)]
@@ -259,46 +261,44 @@ pub struct Reliance {
 }
 
 impl Reliance {
-    /// After the snapshot is listed: fails if a collector has meanwhile condemned or removed what the snapshot relies on.
-    pub fn verify(&self, repository: &Repository) -> Result<()> {
-        let condemned = repository.condemned_packs()?;
-        let listed: HashSet<ObjectName> = repository.locator()?.list(Area::Packs)?.into_iter().map(|(name, _)| name).collect();
-        let gone = |pack: &&ObjectName| condemned.contains(*pack) || !listed.contains(*pack) && !is_there(repository, **pack);
-        match self.packs.iter().find(gone) {
-            None => Ok(()),
-            Some(pack) => Err(Error::Conflict(format!("Pack {pack} was removed while this backup used it; run the backup again"))),
+    /// After the snapshot is listed: fails if a collector has meanwhile doomed or removed what the snapshot relies on, and has not
+    /// put it elsewhere.
+    ///
+    /// Records are read first, and packs listed after: a collector deletes packs before it removes their record. Packs that are
+    /// condemned but not finally are safe, because the collector lists the snapshots after it says that it is final.
+    pub fn verify(&self, repository: &Repository, snapshot: &[u8]) -> Result<()> {
+        let doomed = Records::read(repository, Rigour::Lenient)?.doomed();
+        let locator = repository.locator()?;
+        let listed = locator.list(Area::Packs)?;
+        let there: HashSet<ObjectName> = listed.iter().map(|(name, _)| *name).collect();
+        let gone = |pack: &&ObjectName| doomed.contains(*pack) || !there.contains(*pack) && !is_there(repository, **pack);
+        let Some(pack) = self.packs.iter().find(gone) else { return Ok(()) };
+        locator.refresh(Scope::Frames)?;
+        let stock = Stock::new(locator.clone(), repository.reader()?.clone(), Presence::new(listed, &doomed));
+        let snapshot = Snapshot::decode(snapshot).map_err(|error| error.of("a new snapshot"))?;
+        match covers(repository, &stock, &snapshot) {
+            true => Ok(()),
+            false => Err(Error::Conflict(format!("Pack {pack} was removed while this backup used it; run the backup again"))),
         }
     }
 }
 
 /// Whether a pack can be read at all: a listing may lag behind.
 fn is_there(repository: &Repository, pack: ObjectName) -> bool {
-    repository.backend.read_at(&Place::pack(pack), 0, &mut [0]).is_ok()
+    let place = Place::pack(pack);
+    // Not through a file that was opened before somebody deleted it.
+    repository.backend.forget_cached(&place);
+    repository.backend.read_at(&place, 0, &mut [0]).is_ok()
 }
 
-impl Repository {
-    /// The packs condemned by any collection.
-    ///
-    /// A record that vanishes between listing and reading means that a collection is just ending: all is read again. A damaged record is
-    /// passed over: collectors stop at one, so what it condemned is not deleted.
-    pub fn condemned_packs(&self) -> Result<HashSet<ObjectName>> {
-        'again: loop {
-            let mut condemned = HashSet::new();
-            for listed in self.backend.list(Area::Records)? {
-                let Ok(name) = listed.name.parse() else { continue };
-                let place = Place::record(name);
-                match self.read_object(Kind::Record, &place, RECORD_BYTES_MAX) {
-                    Err(Error::Storage(error)) if error.kind == StorageErrorKind::NotFound => continue 'again,
-                    Err(Error::Damaged { .. }) => {}
-                    Err(error) => return Err(error),
-                    Ok(body) => match Record::decode(&body) {
-                        Ok(Record::Condemned { packs, .. }) => condemned.extend(packs),
-                        Ok(Record::Epoch { .. } | Record::Forget { .. }) | Err(FormatError::Json(_)) => {}
-                        Err(error) => return Err(error.of(place)),
-                    },
-                }
-            }
-            return Ok(condemned);
-        }
-    }
+/// Whether all that a snapshot refers to is in the stock.
+fn covers(repository: &Repository, stock: &Stock, snapshot: &Snapshot) -> bool {
+    let covers_entry = |entry: Result<Entry>| match entry {
+        Ok(Entry { node: Node::File { content: Some(content) }, .. }) => stock.covers(&content.recipe),
+        Ok(_) => true,
+        Err(_) => false,
+    };
+    stock.covers(&snapshot.catalog.0)
+        && stock.covers(&snapshot.path_table.0)
+        && CatalogReader::open(repository, snapshot).is_ok_and(|mut entries| entries.all(covers_entry))
 }

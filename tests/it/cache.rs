@@ -320,6 +320,40 @@ fn snapshots_are_remembered_but_never_made_up() {
     let repository = scene.bench.open();
     assert_eq!(repository.snapshots().unwrap().1.len(), 1);
     assert_eq!(repository.snapshots_at_hand().unwrap().1.len(), 0);
+}
+
+/// A collection of another host replaces segments and removes packs. The index forgets these, and is not made anew.
+#[test]
+fn an_index_follows_a_collection() {
+    let mut scene = Scene::new(8);
+    let mut bytes = scene.old.clone();
+    for night in 0..20 {
+        bytes.extend_from_slice(&noise(100 + night, 20_000));
+        scene.bench.save(&bytes);
+    }
+    let snapshots = scene.bench.open().snapshots().unwrap().0;
+    let other = scene.bench.without_cache();
+    crate::prune::forget(&other.open(), &snapshots[..10].iter().map(|stored| stored.id).collect::<Vec<_>>());
+    let report = crate::prune::run(&other, &crate::prune::exclusive()).unwrap();
+    assert!(report.segments_replaced >= 20 && report.packs_deleted > 20, "{report:?}");
+    let store = std::sync::Arc::new(snap_backup::backend::Counting::new(scene.memory.clone()));
+    scene.bench = scene.bench.over(store.clone());
+    let repository = scene.bench.open();
+    repository.locator().unwrap();
+    let calls = store.calls();
+    println!("{calls:?}");
+    // The manifest, the slot, and the segments that came instead.
+    assert!(calls.gets <= 6, "{calls:?}");
+    drop(repository);
+    let report = scene.bench.save(&bytes);
+    assert_eq!(report.totals.bytes_new, 0, "all is found where it is now");
+    assert!(scene.bench.dump("latest").unwrap() == bytes);
+    assert_clean(&scene.bench.open());
+    // Most of it is gone: then it is made anew, and works as before.
+    let all: Vec<_> = scene.bench.open().snapshots().unwrap().0.into_iter().map(|stored| stored.id).collect();
+    crate::prune::forget(&other.open(), &all);
+    crate::prune::run(&other, &crate::prune::exclusive()).unwrap();
+    scene.bench.save(&scene.new);
     assert!(scene.bench.dump("latest").unwrap() == scene.new);
 }
 

@@ -484,6 +484,73 @@ fn repair_from_the_command_line() {
 }
 
 #[test]
+fn prune_frees_what_is_forgotten() {
+    let scene = Scene::ready();
+    let folder_size = || -> u64 {
+        let mut sizes = Vec::new();
+        for shard in fs::read_dir(scene.at("r/packs")).unwrap() {
+            sizes.extend(fs::read_dir(shard.unwrap().path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()));
+        }
+        sizes.iter().sum()
+    };
+    let (old, new) = (noise(1, 2_000_000), noise(2, 1_000_000));
+    scene.feed(&["backup", "--stdin", "--stdin-filename", "a", "-q"], &old, 0);
+    scene.feed(&["backup", "--stdin", "--stdin-filename", "b", "-q"], &new, 0);
+    // In other programs prune applies retention.
+    let output = scene.check(&["prune", "--keep-daily", "7"], 2);
+    assert!(stderr(&output).contains("snap forget --keep-daily"), "{}", stderr(&output));
+    scene.check(&["prune", "--grace", "soon"], 2);
+    let first: Value = serde_json::from_str(&scene.text(&["snapshots", "--json"])).unwrap();
+    let id = first[0]["short_id"].as_str().unwrap().to_owned();
+    scene.check(&["forget", &id, "--allow-remove-last", "-q"], 0);
+    let plan = scene.text(&["prune", "-n"]);
+    assert!(plan.contains("to delete") && plan.contains("dry run: nothing was changed"), "{plan}");
+    let before = folder_size();
+    let said = scene.text(&["prune"]);
+    assert!(said.contains("condemned ") && said.contains("20 h"), "{said}");
+    assert_eq!(folder_size(), before, "a grace for those who read or write it now");
+    let output = scene.check(&["prune", "--grace", "0"], 2);
+    assert!(stderr(&output).contains("--exclusive"), "{}", stderr(&output));
+    scene.check(&["prune", "--exclusive", "--grace", "2h"], 2);
+    let said = scene.text(&["prune", "--exclusive", "--grace", "0", "--json"]);
+    let summary: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert_eq!((&summary["message_type"], &summary["dry_run"]), (&"summary".into(), &false.into()));
+    assert!(summary["packs_deleted"].as_u64().unwrap() >= 1, "{summary}");
+    assert!(folder_size() < before - 1_900_000);
+    assert!(scene.check(&["dump", "latest"], 0).stdout == new);
+    scene.check(&["check", "--read-data", "-q"], 0);
+    // Temporary files of a write that was cut short go when nobody else is there, or when they are old.
+    let leftover = scene.write(&format!("r/tmp/{}.tmp", "ab".repeat(16)), &[7; 5000]);
+    scene.check(&["prune", "-q"], 0);
+    assert!(fs::exists(&leftover).unwrap(), "somebody may be writing it");
+    let old = std::time::SystemTime::now() - Duration::from_secs(25 * 3600);
+    fs::File::options().write(true).open(&leftover).unwrap().set_modified(old).unwrap();
+    let said = scene.text(&["prune"]);
+    assert!(said.contains("1 file of writes that were cut short") && !fs::exists(&leftover).unwrap(), "{said}");
+    scene.write(&format!("r/tmp/{}.tmp", "cd".repeat(16)), &[7; 5000]);
+    scene.check(&["prune", "--exclusive", "-q"], 0);
+    assert_eq!(fs::read_dir(scene.at("r/tmp")).unwrap().count(), 0);
+    // And forget can do it in one go.
+    scene.feed(&["backup", "--stdin", "--stdin-filename", "b", "-q"], &noise(3, 500_000), 0);
+    let said = scene.text(&["forget", "--keep-last", "1", "--prune"]);
+    assert!(said.contains("1 snapshot removed") && said.contains("condemned "), "{said}");
+}
+
+/// A snapshot that is damaged, or not ours to read, ends a prune with a code of its own.
+#[test]
+fn prune_says_what_it_cannot_read() {
+    let scene = Scene::ready();
+    scene.feed(&["backup", "--stdin", "-q"], &noise(1, 100_000), 0);
+    let file = fs::read_dir(scene.at("r/snapshots")).unwrap().next().unwrap().unwrap().path();
+    let bytes = fs::read(&file).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&file, &bytes[..100]).unwrap();
+    let output = scene.check(&["prune"], 20);
+    assert!(stderr(&output).contains(file.file_name().unwrap().to_str().unwrap()), "{}", stderr(&output));
+    assert!(stderr(&output).contains("hint:"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_dump_that_is_cut_is_said_loudly() {
     let scene = Scene::ready();
     let whole = include_bytes!("../samples/pg_dump.sql");

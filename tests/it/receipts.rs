@@ -36,6 +36,8 @@ fn a_snapshot_that_vanished_is_noticed() {
     let said = stderr(&scene.check(&["forget", "--keep-last", "1"], 1));
     assert!(said.contains("nothing was removed") && said.contains("remove that file"), "{said}");
     assert_eq!(scene.count(), 3);
+    let said = stderr(&scene.check(&["prune", "--exclusive"], 1));
+    assert!(said.contains("1 snapshot that nobody forgot"), "{said}");
     let output = scene.check(&["check"], 20);
     assert!(String::from_utf8_lossy(&output.stdout).contains("nobody forgot") || stderr(&output).contains("nobody forgot"));
 
@@ -67,6 +69,22 @@ fn a_store_that_was_turned_back_is_noticed() {
     copy(&scene.at("old"), &scene.at("r"));
     scene.check(&["check"], 20);
     assert!(back_up(&scene, b"three").contains("nobody forgot"));
+}
+
+/// A store that shows what it held before a prune: what is deleted from it now may be all that is left.
+#[test]
+fn a_store_that_was_turned_back_is_not_pruned() {
+    let scene = Scene::ready();
+    back_up(&scene, b"one");
+    copy(&scene.at("r"), &scene.at("old"));
+    scene.check(&["prune", "--exclusive", "-q"], 0);
+    scene.check(&["prune", "--exclusive", "-q"], 0);
+    fs::remove_dir_all(scene.at("r")).unwrap();
+    copy(&scene.at("old"), &scene.at("r"));
+    for args in [&["prune", "--exclusive"][..], &["prune", "-n"], &["forget", "--keep-last", "1", "--prune"]] {
+        let said = stderr(&scene.check(args, 1));
+        assert!(said.contains("The store was turned back"), "{said}");
+    }
 }
 
 #[test]

@@ -68,6 +68,16 @@ impl Rng {
     }
 }
 
+/// Does something as another process would, on threads of its own: whoever is interrupted for it may be one of a pool whose other threads
+/// wait for it.
+pub fn elsewhere(act: impl FnOnce() + Send) {
+    let done = std::thread::scope(|scope| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        scope.spawn(move || pool.install(act)).join()
+    });
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
 /// A seed, printed so that a failure can be repeated; `SEED` in the environment repeats it.
 pub fn seed(test: &str) -> u64 {
     let seed = match std::env::var("SEED") {

@@ -171,6 +171,11 @@ pub fn list_names(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<Stri
 
 /// The regular files in a folder whose names are wanted.
 pub fn list_files(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<Listed>> {
+    Ok(list_with_times(path, wanted)?.into_iter().map(|(file, _)| file).collect())
+}
+
+/// The same, with the second each was last written to.
+pub fn list_with_times(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<(Listed, i64)>> {
     retry_on_intr(|| {
         let mut folder = Dir::new(open_folder(path)?)?;
         let mut listed = Vec::new();
@@ -183,11 +188,16 @@ pub fn list_files(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<List
                 other => other?,
             };
             if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
-                listed.push(Listed { name: name.into(), size: u64::try_from(stat.st_size).unwrap_or(0) });
+                listed.push((Listed { name: name.into(), size: u64::try_from(stat.st_size).unwrap_or(0) }, stat.st_mtime));
             }
         }
         Ok(listed)
     })
+}
+
+/// The second a file was last written to.
+pub fn modified(path: &Path) -> Result<i64> {
+    Ok(retry_on_intr(|| fs::lstat(path))?.st_mtime)
 }
 
 pub fn drop_from_page_cache(file: &OwnedFd) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rayon::prelude::*;
 
-use super::structure::{Inventory, why};
+use super::structure::{Inventory, condemned, why};
 use super::{ReadData, Remedy, Run};
 use crate::backend::{Backend, Place};
 use crate::crypto::SealKey;
@@ -21,7 +21,7 @@ use crate::id::{FrameId, ObjectName};
 use crate::index::IndexedPack;
 use crate::limits::*;
 use crate::progress::Stage;
-use crate::repo::{Contents, Health, Reader, Repository};
+use crate::repo::{Contents, Health, Reader, Repository, is_not_found};
 
 /// Bytes of deltas, and of what is known of them, that are put aside at a time.
 const ASIDE_BYTES: usize = 48 << 20;
@@ -105,6 +105,8 @@ impl Verifier<'_, '_> {
                     let stored = confirm(self.run, name, stored);
                     self.pack(name, &stored)?;
                 }
+                // A collection removed it since.
+                Err(error) if is_not_found(&error) && condemned(self.run).contains(&name) => {}
                 Err(error) => self.run.trouble(format!("pack {name}"), &error, Some(Remedy::Pack(name))),
             }
             self.run.progress.bytes(size);
@@ -167,6 +169,8 @@ impl Verifier<'_, '_> {
             let Some(error) = error else { continue };
             let id = delta.frame.id;
             match reader.health(&delta.key, &delta.frame, &delta.sealed) {
+                // About to be deleted, and what it was made against sooner.
+                Ok(Health::Baseless(_)) if condemned(self.run).contains(&delta.pack) => drop(self.run.suspects.insert(id)),
                 // Its own bytes are as they were written. If a snapshot needs it, that is found there.
                 Ok(Health::Baseless(_)) => {
                     let note = "is a difference to data that is lost";

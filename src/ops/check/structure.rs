@@ -13,6 +13,7 @@ use crate::format::record::Record;
 use crate::format::segment::PackRecord;
 use crate::id::{FrameId, ObjectName};
 use crate::limits::*;
+use crate::repo::is_not_found;
 
 /// What the repository holds, as far as it is sound.
 #[derive(Default)]
@@ -69,18 +70,22 @@ pub fn check(run: &mut Run) -> Result<Inventory> {
     let locator = run.repository.locator()?;
     let mut inventory = Inventory { packs: locator.list(Area::Packs)?.into_iter().collect(), ..Inventory::default() };
     run.report.packs = inventory.packs.len() as u64;
-    let names: Vec<ObjectName> = locator.list(Area::Segments)?.into_iter().map(|(name, _)| name).collect();
-    let mut seen = HashSet::new();
-    for name in names {
+    let mut listing = Listing::default();
+    while let Some(name) = listing.next(run)? {
         run.stop_if_interrupted()?;
         match locator.segment(name) {
             Ok(segment) => {
-                let packs: Vec<PackRecord> = segment.packs.into_iter().filter(|pack| seen.insert(pack.name)).collect();
-                check_packs(run, &mut inventory, &packs)?;
+                listing.replaced.extend(segment.replaces);
+                let (packs, seen): (Vec<PackRecord>, Vec<_>) = segment.packs.into_iter().partition(|pack| listing.seen.insert(pack.name));
+                check_packs(run, &mut inventory, &mut listing, name, &packs)?;
+                listing.say_again(name, &seen);
             }
+            Err(error) if is_not_found(&error) => listing.vanished.extend([name]),
             Err(error) => run.trouble(format!("index segment {name}"), &error, Some(Remedy::Index)),
         }
     }
+    check_gone(run, &listing)?;
+    let seen = &listing.seen;
     let unlisted: Vec<_> = inventory.packs.iter().filter(|(name, _)| !seen.contains(*name)).map(|(name, size)| (*name, *size)).collect();
     for (name, size) in unlisted {
         check_unlisted(run, &mut inventory, name, size)?;
@@ -107,7 +112,73 @@ fn check_records(run: &mut Run) -> Result<()> {
     Ok(())
 }
 
-fn check_packs(run: &mut Run, inventory: &mut Inventory, packs: &[PackRecord]) -> Result<()> {
+/// Segments, and packs that they list and the store has not.
+#[derive(Default)]
+struct Listing {
+    /// To be looked at.
+    waiting: Vec<ObjectName>,
+    known: HashSet<ObjectName>,
+    /// Segments that went away since they were listed.
+    vanished: HashSet<ObjectName>,
+    /// Segments that others say they replace.
+    replaced: HashSet<ObjectName>,
+    /// Packs that some segment lists.
+    seen: HashSet<ObjectName>,
+    gone: BTreeMap<ObjectName, Gone>,
+}
+
+/// A pack that is gone.
+struct Gone {
+    segments: Vec<ObjectName>,
+    frames: Vec<FrameId>,
+}
+
+impl Listing {
+    /// The next segment; lists them again at the start, and when some were replaced meanwhile.
+    fn next(&mut self, run: &Run) -> Result<Option<ObjectName>> {
+        if self.waiting.is_empty() && (self.known.is_empty() || !self.vanished.is_empty()) {
+            self.replaced.extend(self.vanished.drain());
+            let listed = run.repository.locator()?.list(Area::Segments)?;
+            self.waiting = listed.into_iter().map(|(name, _)| name).filter(|name| self.known.insert(*name)).collect();
+            self.waiting.reverse();
+        }
+        Ok(self.waiting.pop())
+    }
+
+    /// A segment lists packs that another listed before.
+    fn say_again(&mut self, segment: ObjectName, packs: &[PackRecord]) {
+        for pack in packs {
+            if let Some(gone) = self.gone.get_mut(&pack.name) {
+                gone.segments.push(segment);
+            }
+        }
+    }
+}
+
+/// Packs that are gone are damage, but for those that a collection removed: they are condemned, or only segments that were replaced
+/// list them.
+fn check_gone(run: &mut Run, listing: &Listing) -> Result<()> {
+    if listing.gone.is_empty() {
+        return Ok(());
+    }
+    // Read now: a collection that began meanwhile has said so before it deleted anything.
+    let condemned = condemned(run);
+    for (name, gone) in &listing.gone {
+        let is_replaced = gone.segments.iter().all(|segment| listing.replaced.contains(segment));
+        if !is_replaced && !condemned.contains(name) {
+            run.finding(format!("pack {name}"), "It is gone, but the index lists it", Some(Remedy::Pack(*name)));
+            run.suspects.extend(&gone.frames);
+        }
+    }
+    Ok(())
+}
+
+/// The packs that are condemned now; records that cannot be read are findings of their own.
+pub fn condemned(run: &Run) -> HashSet<ObjectName> {
+    run.repository.condemned_packs().unwrap_or_default()
+}
+
+fn check_packs(run: &mut Run, inventory: &mut Inventory, listing: &mut Listing, segment: ObjectName, packs: &[PackRecord]) -> Result<()> {
     let locator = run.repository.locator()?;
     let footers: Vec<_> = packs.par_iter().map(|pack| locator.read_footer(pack.name, pack.size)).collect();
     for (pack, footer) in packs.iter().zip(footers) {
@@ -115,30 +186,35 @@ fn check_packs(run: &mut Run, inventory: &mut Inventory, packs: &[PackRecord]) -
         let repair = Some(Remedy::Pack(pack.name));
         run.report.frames += pack.frames.len() as u64;
         let there = match (inventory.packs.get(&pack.name), footer) {
-            (None, _) => {
-                run.finding(object, "It is gone, but the index lists it", repair);
+            (_, Err(error)) if is_not_found(&error) => {
+                let frames = pack.frames.iter().map(|frame| frame.id).collect();
+                listing.gone.insert(pack.name, Gone { segments: vec![segment], frames });
+                inventory.packs.remove(&pack.name);
                 false
             }
             (Some(&size), _) if size != pack.size => {
                 run.finding(object, format!("It has {size} bytes and not {}", pack.size), repair);
                 false
             }
-            (Some(_), Err(error)) => {
+            (_, Err(error)) => {
                 run.trouble(object, &error, repair);
                 true
             }
-            (Some(_), Ok((header, contents))) => {
+            (known, Ok((header, contents))) => {
                 if header.kind != pack.kind || !contents.frames.iter().map(|frame| &**frame).eq(&pack.frames) {
                     run.finding(object, "Its footer and the index disagree on what it holds", Some(Remedy::Index));
+                }
+                // Stored since packs were listed.
+                if known.is_none() {
+                    inventory.packs.insert(pack.name, pack.size);
                 }
                 true
             }
         };
-        for frame in &pack.frames {
-            match there {
-                true => inventory.add(pack.name, frame),
-                false => drop(run.suspects.insert(frame.id)),
-            }
+        match there {
+            true => pack.frames.iter().for_each(|frame| inventory.add(pack.name, frame)),
+            false if listing.gone.contains_key(&pack.name) => {}
+            false => run.suspects.extend(pack.frames.iter().map(|frame| frame.id)),
         }
     }
     Ok(())
@@ -153,6 +229,8 @@ fn check_unlisted(run: &mut Run, inventory: &mut Inventory, name: ObjectName, si
             let note = "an interrupted backup leaves such packs; snap repair index lists it";
             run.report.notes.push(format!("pack {name} is in no index segment; {note}"));
         }
+        // Removed since packs were listed.
+        Err(error) if is_not_found(&error) => drop(inventory.packs.remove(&name)),
         Err(error) => run.trouble(format!("pack {name}"), &error, Some(Remedy::Pack(name))),
     }
     Ok(())

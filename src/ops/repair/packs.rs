@@ -1,8 +1,9 @@
 //! Packs: what can be read in damaged ones goes into new packs, what cannot is put together from wherever its chunks are.
 //!
-//! Order: new packs, a segment for them, segments without the damaged packs; all durable and read back; then the damaged packs
-//! and the segments that list them are set aside. Of a frame that is lost its table stays, in a copy without chunks: so it is
-//! known what is lost, backups store it again when they meet it, and a later repair puts it back.
+//! Order: new packs, a segment for them, a record that condemns the damaged packs, segments without them; all durable and read back;
+//! then the damaged packs and the segments that list them are set aside, and the record goes. Of a frame that is lost its table
+//! stays, in a copy without chunks: so it is known what is lost, backups store it again when they meet it, and a later repair puts
+//! it back.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -10,8 +11,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::patient::{Examined, Patient, examine, inspect, read_whole};
+use super::rivals::condemn;
 use super::{Mode, SetAside, Verdict, set_aside, stop_if_interrupted, tell};
 use crate::backend::{Area, Place};
+use crate::compression::Level;
 use crate::error::{Error, Result};
 use crate::format::envelope::Kind;
 use crate::format::frame::{ChunkTable, FrameRecord};
@@ -20,7 +23,8 @@ use crate::id::{ChunkId, FrameId, ObjectName};
 use crate::limits::*;
 use crate::ops::check::{CheckReport, Finding, ReadData, check};
 use crate::progress::{Progress, Silent, Stage};
-use crate::repo::{Frame, Health, Locator, Reader, Repacker, Repository};
+use crate::repo::records::{self, Records, Rigour};
+use crate::repo::{Frame, Health, Locator, Mover, Reader, Repository};
 
 /// Which packs, and how.
 #[derive(Clone, Debug, Default)]
@@ -74,10 +78,11 @@ pub struct PacksReport {
 pub fn repair_packs(repository: &Repository, options: &PacksOptions, progress: &dyn Progress) -> Result<PacksReport> {
     let (locator, reader) = (repository.locator()?.clone(), repository.reader()?.clone());
     locator.adopt_unlisted();
-    let condemned = repository.condemned_packs()?;
+    let records = Records::read(repository, Rigour::Lenient)?;
     let report = PacksReport::default();
-    let mut run = Run { repository, locator, reader, options, progress, report, leaving: condemned, broken: Vec::new() };
-    let damaged = run.find()?;
+    let (leaving, relied_on, broken) = (records.condemned(), HashSet::new(), Vec::new());
+    let mut run = Run { repository, locator, reader, options, progress, report, leaving, relied_on, broken };
+    let damaged = run.find(&records.doomed())?;
     let patients = run.listings(damaged)?;
     if !patients.is_empty() {
         run.leaving.extend(patients.iter().map(|patient| patient.name));
@@ -116,12 +121,14 @@ struct Run<'a> {
     report: PacksReport,
     /// Packs that do not count as copies: condemned, or to be set aside.
     leaving: HashSet<ObjectName>,
+    /// Packs that hold what is taken away with the damaged ones.
+    relied_on: HashSet<ObjectName>,
     broken: Vec<Broken>,
 }
 
 impl Run<'_> {
     /// The packs that are damaged, and why.
-    fn find(&mut self) -> Result<Vec<(ObjectName, String, bool)>> {
+    fn find(&mut self, doomed: &HashSet<ObjectName>) -> Result<Vec<(ObjectName, String, bool)>> {
         self.progress.stage(Stage::CheckingStructure, None, None);
         let stored: BTreeMap<ObjectName, u64> = self.locator.list(Area::Packs)?.into_iter().collect();
         let (mut suspects, known) = self.suspects(&stored)?;
@@ -131,7 +138,8 @@ impl Run<'_> {
         } else if self.options.read_data {
             suspects.extend(stored.keys());
         }
-        suspects.retain(|name| !self.leaving.contains(name));
+        // One that is only announced may be what a repair that was cut short condemned.
+        suspects.retain(|name| !doomed.contains(name));
         self.report.packs = known.len() as u64;
         let bytes = suspects.iter().filter_map(|name| stored.get(name)).sum();
         self.progress.stage(Stage::CheckingData, Some(bytes), Some(suspects.len() as u64));
@@ -248,20 +256,22 @@ impl Run<'_> {
 
     fn treat(&mut self, patients: &[Patient]) -> Result<()> {
         self.progress.stage(Stage::Repairing, None, Some(patients.len() as u64));
-        let mut repacker = Repacker::new(self.repository, self.options.mode == Mode::Look)?;
+        let mut mover = Mover::start(self.repository, Level::Auto)?.dry_run(self.options.mode == Mode::Look);
         for patient in patients {
             stop_if_interrupted(self.progress)?;
-            self.move_out(patient, &mut repacker)?;
+            self.move_out(patient, &mut mover)?;
             if self.broken.iter().map(|broken| broken.table.len()).sum::<usize>() > SALVAGED_CHUNKS_MAX {
-                self.rebuild(&mut repacker)?;
+                self.rebuild(&mut mover)?;
             }
             self.progress.files(1);
         }
-        self.rebuild(&mut repacker)?;
-        self.list_new(repacker)?;
+        self.rebuild(&mut mover)?;
+        self.list_new(mover)?;
         if self.options.mode == Mode::Look {
             return Ok(());
         }
+        let going = patients.iter().filter(|patient| !patient.is_gone).map(|patient| patient.name).collect();
+        let notice = condemn(self.repository, going, &self.relied_on)?;
         let replaced = self.replace_segments(patients)?;
         for (number, patient) in patients.iter().enumerate().filter(|(_, patient)| !patient.is_gone) {
             let aside = set_aside(self.repository, &Place::pack(patient.name), patient.why.clone(), self.options.mode)?;
@@ -273,11 +283,11 @@ impl Run<'_> {
             let aside = set_aside(self.repository, &Place::segment(name), why, self.options.mode)?;
             self.report.set_aside.push(aside);
         }
-        Ok(())
+        notice.map_or(Ok(()), |name| records::remove(self.repository, name))
     }
 
     /// Moves what can be read of a damaged pack, and notes what cannot.
-    fn move_out(&mut self, patient: &Patient, repacker: &mut Repacker) -> Result<()> {
+    fn move_out(&mut self, patient: &Patient, mover: &mut Mover) -> Result<()> {
         let stored = match patient.is_gone {
             true => Vec::new(),
             false => self.repository.backend().get(&Place::pack(patient.name), PACK_BYTES_MAX)?,
@@ -299,9 +309,8 @@ impl Run<'_> {
             let (id, is_plain) = (record.id, !record.is_delta());
             let baseless = match health {
                 Health::Good(compressed) => {
-                    let is_elsewhere = self.elsewhere(&id, is_plain).is_some_and(|copy| covers(&copy, |i| record.has(i)));
-                    if !is_elsewhere {
-                        repacker.add(kind, &record, &compressed)?;
+                    if !self.is_elsewhere(&id, is_plain, |i| record.has(i)) {
+                        mover.add(kind, &record, &compressed)?;
                     }
                     count.saved += 1;
                     continue;
@@ -315,18 +324,27 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Whether a copy of a frame in a pack that stays has these chunks; if so, the pack is relied on.
+    fn is_elsewhere(&mut self, id: &FrameId, plain: bool, wanted: impl Fn(usize) -> bool) -> bool {
+        let copy = self.elsewhere(id, plain).filter(|(_, copy)| covers(copy, wanted));
+        copy.is_some_and(|(pack, _)| {
+            self.relied_on.insert(pack);
+            true
+        })
+    }
+
     /// The best copy of a frame in packs that stay.
-    fn elsewhere(&self, id: &FrameId, plain: bool) -> Option<Frame> {
-        let mut best: Option<Frame> = None;
+    fn elsewhere(&self, id: &FrameId, plain: bool) -> Option<(ObjectName, Frame)> {
+        let mut best: Option<(ObjectName, Frame)> = None;
         for (pack, location) in self.locator.places(id) {
             if self.leaving.contains(&pack.name) || plain && location.info.is_delta() {
                 continue;
             }
             let Ok(frame) = self.locator.record_in(&pack, id).and_then(|record| self.reader.read_from(&pack, &record)) else { continue };
-            if best.as_ref().is_none_or(|best| best.bytes().len() < frame.bytes().len()) {
-                best = Some(frame);
+            if best.as_ref().is_none_or(|(_, best)| best.bytes().len() < frame.bytes().len()) {
+                best = Some((pack.name, frame));
             }
-            if best.as_ref().is_some_and(Frame::is_whole) {
+            if best.as_ref().is_some_and(|(_, best)| best.is_whole()) {
                 break;
             }
         }
@@ -334,7 +352,7 @@ impl Run<'_> {
     }
 
     /// Puts broken frames together from whatever frames hold their chunks.
-    fn rebuild(&mut self, repacker: &mut Repacker) -> Result<()> {
+    fn rebuild(&mut self, mover: &mut Mover) -> Result<()> {
         let broken = std::mem::take(&mut self.broken);
         if broken.is_empty() {
             return Ok(());
@@ -351,26 +369,26 @@ impl Run<'_> {
             stop_if_interrupted(self.progress)?;
             let numbers: BTreeSet<usize> = broken.table.ids().iter().filter_map(|id| by_chunk.get(id)).flatten().copied().collect();
             let frame = self.reader.put_together(broken.table.clone(), numbers.iter().map(|number| &copies[*number]));
-            self.place(broken, &frame, repacker)?;
+            self.place(broken, &frame, mover)?;
         }
         Ok(())
     }
 
     /// Stores what was found of a frame, unless a copy that stays has as much.
-    fn place(&mut self, broken: Broken, frame: &Frame, repacker: &mut Repacker) -> Result<()> {
+    fn place(&mut self, broken: Broken, frame: &Frame, mover: &mut Mover) -> Result<()> {
         let present: Vec<bool> = frame.present().collect();
         let is_empty = !present.contains(&true);
         // Of a frame without any chunk only the table is worth keeping, and once.
         let is_elsewhere = match is_empty {
             true => broken.treated.is_none() || self.locator.places(&broken.id).iter().any(|(pack, _)| !self.leaving.contains(&pack.name)),
-            false => self.elsewhere(&broken.id, broken.is_plain).is_some_and(|copy| covers(&copy, |i| present[i])),
+            false => self.is_elsewhere(&broken.id, broken.is_plain, |i| present[i]),
         };
         let as_delta = || self.locator.places(&broken.id).iter().any(|(pack, at)| at.info.is_delta() && !self.leaving.contains(&pack.name));
         match &broken.baseless {
             // It may become readable again, when what it is based on is found.
-            Some((record, compressed)) if !frame.is_whole() && !as_delta() => repacker.add(broken.kind, record, compressed)?,
+            Some((record, compressed)) if !frame.is_whole() && !as_delta() => mover.add(broken.kind, record, compressed)?,
             _ if is_elsewhere => {}
-            _ => repacker.add_plain(broken.kind, broken.id, frame)?,
+            _ => mover.add_plain(broken.kind, broken.id, frame)?,
         }
         match broken.treated.map(|number| &mut self.report.treated[number]) {
             None => self.report.mended += u64::from(!is_elsewhere),
@@ -382,10 +400,11 @@ impl Run<'_> {
     }
 
     /// Lists the packs just written.
-    fn list_new(&mut self, repacker: Repacker) -> Result<()> {
-        let packs = repacker.finish()?;
+    fn list_new(&mut self, mover: Mover) -> Result<()> {
+        let packs = mover.finish()?;
         self.report.packs_written += packs.len() as u64;
         self.report.bytes_written += packs.iter().map(|pack| pack.size).sum::<u64>();
+        self.relied_on.extend(packs.iter().map(|pack| pack.name));
         if self.options.mode == Mode::Act {
             self.repository.save_segments(packs, Vec::new())?;
         }
@@ -424,9 +443,9 @@ impl Run<'_> {
             }
         })?;
         self.broken = found.into_values().collect();
-        let mut repacker = Repacker::new(self.repository, false)?;
-        self.rebuild(&mut repacker)?;
-        self.list_new(repacker)?;
+        let mut mover = Mover::start(self.repository, Level::Auto)?;
+        self.rebuild(&mut mover)?;
+        self.list_new(mover)?;
         self.locator.refresh(crate::index::Scope::Frames)?;
         self.reader.start_over();
         Ok(self.report.mended > 0)

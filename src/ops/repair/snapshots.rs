@@ -19,6 +19,7 @@ use crate::format::record::Record;
 use crate::format::snapshot::{LostPath, Repaired, Snapshot, Totals, with_repair};
 use crate::id::SnapshotId;
 use crate::limits::*;
+use crate::ops::backup::commit;
 use crate::ops::check::{Affected, Finding, ReadData, check};
 use crate::progress::{Progress, Silent, Stage};
 use crate::repo::{CatalogReader, CatalogWriter, PendingEntry, Repository, Stored, Writer, WriterOptions};
@@ -190,11 +191,7 @@ impl Run<'_> {
         let snapshot = Snapshot { totals, program, catalog, catalog_len, path_table, repaired, ..stored.snapshot.clone() };
         let body = self.repository.read_object(Kind::Snapshot, &place, RECORD_BYTES_MAX)?;
         let body = with_repair(&body, &snapshot).map_err(|error| error.of(&place))?;
-        let id = self.repository.save_snapshot(&body)?;
-        if let Err(error) = reliance.verify(self.repository) {
-            self.repository.withdraw_snapshot(id)?;
-            return Err(error);
-        }
+        let id = commit(self.repository, &body, &reliance)?;
         self.report.cut.push(Cut { original: stored.id, snapshot: Some(id), lost });
         self.away(&place, "something in it is lost".into())
     }

@@ -1,0 +1,523 @@
+//! What a collection would do: a pure function from what is stored and what is needed.
+//!
+//! Of several copies of a frame one is kept: one that gives all that is needed of it, rather no delta, rather where most is needed anyway.
+//! Packs without a kept copy are removed; of the others those with the largest unused share are rewritten until what stays unused is
+//! little enough; many small ones are merged.
+
+use std::collections::HashSet;
+
+use super::facts::{BaseChunks, Copy, Facts, Pack, State};
+use crate::error::{Error, Result};
+use crate::limits::*;
+use crate::repo::Marks;
+
+/// How much may stay unused.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MaxUnused {
+    /// Nothing is rewritten.
+    Unlimited,
+    Bytes(u64),
+    /// Of what is stored afterwards.
+    Percent(f64),
+}
+
+/// How far to go.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub max_unused: MaxUnused,
+    /// Bytes of packs that may be rewritten.
+    pub max_repack: Option<u64>,
+}
+
+/// Packs that are on their way out already.
+#[derive(Clone, Debug, Default)]
+pub struct Condemned {
+    /// To be deleted for certain.
+    pub doomed: HashSet<u32>,
+    /// Condemned, and not yet for certain.
+    pub announced: HashSet<u32>,
+}
+
+impl Condemned {
+    pub fn has(&self, pack: u32) -> bool {
+        self.doomed.contains(&pack) || self.announced.contains(&pack)
+    }
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Packs nobody needs.
+    pub remove: Vec<u32>,
+    /// Packs whose needed frames are moved elsewhere.
+    pub rewrite: Vec<u32>,
+    pub figures: Figures,
+}
+
+/// The plan in figures; sizes in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Figures {
+    pub total_packs: u64,
+    pub total_size: u64,
+    /// Needed by snapshots, as far as can be told without rewriting.
+    pub used_size: u64,
+    /// Not needed, in packs that have something needed too.
+    pub unused_size: u64,
+    pub remove_packs: u64,
+    pub remove_size: u64,
+    pub rewrite_packs: u64,
+    pub rewrite_size: u64,
+    /// Of what is rewritten, how much goes.
+    pub rewrite_gain: u64,
+    pub thin_frames: u64,
+    /// Condemned by earlier collections.
+    pub condemned_packs: u64,
+    pub condemned_size: u64,
+    /// When all of that is deleted.
+    pub size_after: u64,
+    pub unused_after: u64,
+}
+
+/// Makes the plan, and marks what deltas in packs that stay are based on.
+pub fn plan(facts: &Facts, marks: &mut Marks, condemned: &Condemned, limits: &Limits) -> Result<Plan> {
+    loop {
+        let plan = plan_once(facts, marks, condemned, limits)?;
+        let going: HashSet<u32> = plan.remove.iter().chain(&plan.rewrite).copied().collect();
+        let stays = |pack: u32| !going.contains(&pack) && !condemned.has(pack);
+        let before = marks.base_count();
+        facts.mark_bases(marks, &stays);
+        // What is needed only grows, so this ends.
+        if marks.base_count() == before {
+            return Ok(plan);
+        }
+    }
+}
+
+fn plan_once(facts: &Facts, marks: &Marks, condemned: &Condemned, limits: &Limits) -> Result<Plan> {
+    let kept = choose(facts, marks, condemned)?;
+    let mut plan = Plan::default();
+    let mut partly = Vec::new();
+    for (number, pack) in facts.there() {
+        let figures = &mut plan.figures;
+        figures.total_packs += 1;
+        figures.total_size += pack.size;
+        let of_pack = &kept.packs[number as usize];
+        if condemned.has(number) {
+            figures.condemned_packs += 1;
+            figures.condemned_size += pack.size;
+        } else if of_pack.frames == 0 && !kept.pinned.contains(&number) {
+            if pack.settled {
+                figures.remove_packs += 1;
+                figures.remove_size += pack.size;
+                plan.remove.push(number);
+            }
+        } else if kept.pinned.contains(&number) || pack.state == State::Unsound {
+            figures.used_size += pack.size;
+        } else {
+            let used = of_pack.bytes(pack, facts.copies_of(number));
+            figures.used_size += used;
+            figures.unused_size += pack.size - used;
+            let orphans = has_orphans(facts, marks, number);
+            partly.push(Partly { number, size: pack.size, used, orphans });
+        }
+    }
+    plan.rewrite = select(facts, &partly, plan.figures.used_size, limits);
+    let rewritten: HashSet<u32> = plan.rewrite.iter().copied().collect();
+    for Partly { number, size, used, .. } in partly.iter().filter(|partly| rewritten.contains(&partly.number)) {
+        plan.figures.rewrite_packs += 1;
+        plan.figures.rewrite_size += size;
+        plan.figures.rewrite_gain += size - used;
+        plan.figures.thin_frames += kept.packs[*number as usize].partly;
+    }
+    let figures = &mut plan.figures;
+    figures.unused_after = figures.unused_size - figures.rewrite_gain;
+    figures.size_after = figures.total_size - figures.remove_size - figures.condemned_size - figures.rewrite_gain;
+    Ok(plan)
+}
+
+/// A pack with something that is needed.
+struct Partly {
+    number: u32,
+    size: u64,
+    used: u64,
+    /// It has deltas that nothing uses, and that alone need something else.
+    orphans: bool,
+}
+
+fn has_orphans(facts: &Facts, marks: &Marks, pack: u32) -> bool {
+    let lacks = |(frame, chunks): &BaseChunks| chunks.count_in(&marks.get(*frame).needed()) < chunks.count();
+    facts.copies_of(pack).iter().filter_map(|copy| copy.base.as_ref()).any(|base| base.iter().any(lacks))
+}
+
+/// What is kept of a pack.
+#[derive(Clone, Copy, Default)]
+struct Kept {
+    frames: u64,
+    /// Stored bytes, by the share of chunks that are needed.
+    stored: u64,
+    /// Frames of which some chunks are not needed.
+    partly: u64,
+}
+
+impl Kept {
+    /// With its share of header, footer and trailer.
+    fn bytes(&self, pack: &Pack, copies: &[Copy]) -> u64 {
+        let boxes: u64 = copies.iter().map(|copy| u64::from(copy.stored_len)).sum();
+        let around = pack.size.saturating_sub(boxes) * self.frames / copies.len().max(1) as u64;
+        (self.stored + around).min(pack.size)
+    }
+}
+
+struct Choice {
+    packs: Vec<Kept>,
+    /// Packs that stay as they are, because of a frame that no copy alone gives.
+    pinned: HashSet<u32>,
+}
+
+/// Of what is needed, how many stored bytes a copy has.
+fn needed_bytes(copy: &Copy, marks: &Marks) -> (u64, bool) {
+    let has = copy.has(&marks.get(copy.frame).needed());
+    let chunks = u64::from(copy.chunks.max(1));
+    (u64::from(copy.stored_len) * u64::from(has) / chunks, has < u32::from(copy.chunks))
+}
+
+/// Chooses which copy of each frame is kept.
+fn choose(facts: &Facts, marks: &Marks, condemned: &Condemned) -> Result<Choice> {
+    let usable = |copy: &Copy| marks.get(copy.frame).is_needed() && copy.meets(marks);
+    // By rank, the smaller the better: on its way out, delta, and how much of its pack is needed for nothing.
+    let mut best: Vec<Option<(u8, bool, u64, u32)>> = vec![None; marks.len()];
+    for (number, pack) in facts.there().filter(|(_, pack)| pack.state == State::Sound) {
+        let copies = facts.copies_of(number);
+        let needed: u64 = copies.iter().filter(|copy| usable(copy)).map(|copy| needed_bytes(copy, marks).0).sum();
+        let waste = (pack.size.saturating_sub(needed)) * 1000 / pack.size.max(1);
+        let tier = u8::from(condemned.announced.contains(&number)) + 2 * u8::from(condemned.doomed.contains(&number));
+        for copy in copies.iter().filter(|copy| usable(copy)) {
+            let rank = (tier, copy.is_delta(), waste, number);
+            let slot = &mut best[copy.frame as usize];
+            *slot = Some(slot.map_or(rank, |known| known.min(rank)));
+        }
+    }
+    let pinned = pin(facts, marks, &best)?;
+    let mut packs = vec![Kept::default(); facts.packs.len()];
+    for (number, _) in facts.there() {
+        let mut seen = HashSet::new();
+        for copy in facts.copies_of(number) {
+            let is_best = best[copy.frame as usize].is_some_and(|(_, is_delta, _, pack)| pack == number && is_delta == copy.is_delta());
+            // The same frame twice in one pack is kept once.
+            if is_best && usable(copy) && seen.insert(copy.frame) {
+                let (stored, is_partly) = needed_bytes(copy, marks);
+                let kept = &mut packs[number as usize];
+                kept.frames += 1;
+                kept.stored += stored;
+                kept.partly += u64::from(is_partly);
+            }
+        }
+    }
+    // A pack of the wrong size is left alone while it holds anything that is needed.
+    let unsound = facts.there().filter(|(_, pack)| pack.state == State::Unsound);
+    let holds_needed = |number: &u32| facts.copies_of(*number).iter().any(|copy| marks.get(copy.frame).is_needed());
+    let pinned = pinned.into_iter().chain(unsound.map(|(number, _)| number).filter(holds_needed)).collect();
+    Ok(Choice { packs, pinned })
+}
+
+/// The packs of frames that only several copies together give; an error if there is a frame that they do not give either.
+fn pin(facts: &Facts, marks: &Marks, best: &[Option<(u8, bool, u64, u32)>]) -> Result<HashSet<u32>> {
+    let unmet: HashSet<u32> =
+        (0..marks.len() as u32).filter(|&frame| marks.get(frame).is_needed() && best[frame as usize].is_none()).collect();
+    if unmet.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let mut pinned = HashSet::new();
+    let mut given: std::collections::HashMap<u32, [crate::repo::Ordinals; 2]> = Default::default();
+    for (number, pack) in facts.there().filter(|(_, pack)| pack.state == State::Sound) {
+        for copy in facts.copies_of(number).iter().filter(|copy| unmet.contains(&copy.frame)) {
+            pinned.insert(number);
+            let [any, plain] = given.entry(copy.frame).or_default();
+            let mut whole = crate::repo::Ordinals::default();
+            whole.add(0, u32::from(copy.chunks));
+            let present = copy.thinned.as_deref().unwrap_or(&whole);
+            any.join(present);
+            if !copy.is_delta() {
+                plain.join(present);
+            }
+        }
+        debug_assert!(pack.state == State::Sound);
+    }
+    for &frame in &unmet {
+        let mark = marks.get(frame);
+        let is_given = given.get(&frame).is_some_and(|[any, plain]| {
+            let used = mark.used.count_in(any) == mark.used.count();
+            used && mark.base.as_ref().is_none_or(|base| base.count_in(plain) == base.count())
+        });
+        if !is_given {
+            return Err(lost(facts, marks, frame));
+        }
+    }
+    Ok(pinned)
+}
+
+/// A frame that a snapshot needs and no pack gives.
+fn lost(facts: &Facts, marks: &Marks, frame: u32) -> Error {
+    let id = marks.frames().find(|(_, number)| *number == frame).map_or_else(String::new, |(id, _)| id.hex());
+    let holders = (0..).zip(&facts.packs).filter(|(number, _)| facts.copies_of(*number).iter().any(|copy| copy.frame == frame));
+    let mut why: Vec<String> = holders
+        .map(|(_, pack)| match pack.state {
+            State::Sound => format!("pack {} lacks chunks of it", pack.name),
+            State::Unsound => format!("pack {} has another size than it should", pack.name),
+            State::Gone => format!("pack {} is gone", pack.name),
+        })
+        .collect();
+    why.extend(facts.unreadable.iter().map(|(name, why)| format!("perhaps it is in pack {name}, but {why}")));
+    if why.is_empty() {
+        why.push("no pack holds it".into());
+    }
+    Error::damaged(format!("frame {id}, which a snapshot needs,"), format!("{}; nothing is deleted before this is mended", why.join(", ")))
+}
+
+/// Chooses which packs are rewritten.
+fn select(facts: &Facts, partly: &[Partly], used: u64, limits: &Limits) -> Vec<u32> {
+    let allowed = match limits.max_unused {
+        MaxUnused::Unlimited => return Vec::new(),
+        MaxUnused::Bytes(bytes) => bytes,
+        MaxUnused::Percent(percent) if percent >= 100.0 => return Vec::new(),
+        MaxUnused::Percent(percent) => (used as f64 * percent / (100.0 - percent)) as u64,
+    };
+    let mut unused: u64 = partly.iter().map(|partly| partly.size - partly.used).sum();
+    let mut room = limits.max_repack.unwrap_or(u64::MAX);
+    let mut chosen = HashSet::new();
+    let mut take = |partly: &Partly| {
+        let fits = partly.size <= room;
+        if fits && chosen.insert(partly.number) {
+            room -= partly.size;
+        }
+        fits
+    };
+    let mut by_waste: Vec<&Partly> = partly.iter().filter(|partly| partly.used < partly.size).collect();
+    // Deltas that nothing uses hold on to much more than themselves.
+    by_waste
+        .sort_by_key(|partly| (!partly.orphans, std::cmp::Reverse((partly.size - partly.used) * 1_000_000 / partly.size), partly.number));
+    for partly in by_waste {
+        if unused <= allowed && !partly.orphans {
+            break;
+        }
+        if take(partly) {
+            unused -= partly.size - partly.used;
+        }
+    }
+    for kind in [crate::format::envelope::Kind::DataPack, crate::format::envelope::Kind::CatalogPack] {
+        let is_small = |partly: &&Partly| partly.size < SMALL_PACK_BYTES && facts.pack(partly.number).kind == kind;
+        let small: Vec<&Partly> = partly.iter().filter(is_small).collect();
+        if small.len() >= SMALL_PACKS_MIN {
+            for partly in small {
+                take(partly);
+            }
+        }
+    }
+    let mut chosen: Vec<u32> = chosen.into_iter().collect();
+    chosen.sort_unstable();
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::format::envelope::Kind;
+    use crate::format::frame::{Base, BaseRun, ChunkTable, Codec, FrameRecord, Present};
+    use crate::format::recipe::Run;
+    use crate::format::segment::PackRecord;
+    use crate::id::{ChunkId, FrameId, ObjectName};
+
+    const CHUNKS: u32 = 6;
+
+    /// A small generator (SplitMix64).
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, end: u64) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (z ^ (z >> 31)) % end
+        }
+    }
+
+    fn frame(number: u8, base: Option<u8>, present: Option<Present>) -> FrameRecord {
+        let mut table = ChunkTable::default();
+        (0..CHUNKS as u8).for_each(|chunk| table.push(ChunkId([number ^ chunk; 16]), 1000));
+        let base = base.map(|frame| Base(vec![BaseRun { at: 0, frame: FrameId([frame; 32]), first: 1, count: 3 }]));
+        FrameRecord { id: FrameId([number; 32]), offset: 0, stored_len: 6000, codec: Codec::Zstd, table, present, base }
+    }
+
+    /// A store, and what is needed of it.
+    #[derive(Default)]
+    struct Scene {
+        facts: Facts,
+        marks: Marks,
+    }
+
+    impl Scene {
+        fn pack(&mut self, frames: Vec<FrameRecord>) -> u32 {
+            let number = self.facts.packs.len() as u32;
+            let size = 500 + 6000 * frames.len() as u64;
+            let name = ObjectName([number as u8 + 1; 32]);
+            let number = self.facts.add(&PackRecord { name, kind: Kind::DataPack, size, frames }, &mut self.marks, true);
+            self.facts.packs[number as usize].settled = true;
+            number
+        }
+
+        fn needs(&mut self, frame: u8, first: u32, count: u32) {
+            self.marks.add_run(&Run { frame: FrameId([frame; 32]), first, count });
+        }
+
+        fn plan(&mut self, max_unused: MaxUnused) -> Result<Plan> {
+            self.facts.mark_used_bases(&mut self.marks);
+            plan(&self.facts, &mut self.marks, &Condemned::default(), &Limits { max_unused, max_repack: None })
+        }
+    }
+
+    #[test]
+    fn packs_nobody_needs_are_removed_and_others_are_not() {
+        let mut scene = Scene::default();
+        let dead = scene.pack(vec![frame(1, None, None)]);
+        let half = scene.pack(vec![frame(2, None, None), frame(3, None, None)]);
+        let whole = scene.pack(vec![frame(4, None, None)]);
+        scene.needs(2, 0, 3);
+        scene.needs(4, 0, 6);
+        let plan = scene.plan(MaxUnused::Percent(5.0)).unwrap();
+        assert_eq!((plan.remove, plan.rewrite), (vec![dead], vec![half]));
+        assert_eq!(plan.figures.thin_frames, 1);
+        let plan = scene.plan(MaxUnused::Unlimited).unwrap();
+        assert_eq!((plan.remove, plan.rewrite.len()), (vec![dead], 0));
+        let plan = scene.plan(MaxUnused::Bytes(20_000)).unwrap();
+        assert_eq!(plan.rewrite.len(), 0, "so much may stay unused");
+        // A pack that came while the snapshots were listed may be a backup's that has none yet.
+        scene.facts.packs[dead as usize].settled = false;
+        assert!(scene.plan(MaxUnused::Bytes(0)).unwrap().remove.is_empty());
+        let _ = whole;
+    }
+
+    /// The same frame twice in one pack: another program's prune removed it for that.
+    #[test]
+    fn a_frame_that_lies_twice_in_a_pack_is_kept() {
+        let mut scene = Scene::default();
+        scene.pack(vec![frame(1, None, None), frame(1, None, None)]);
+        scene.needs(1, 0, 6);
+        let plan = scene.plan(MaxUnused::Percent(90.0)).unwrap();
+        assert_eq!((plan.remove.len(), plan.rewrite.len()), (0, 0));
+        assert_eq!(scene.plan(MaxUnused::Bytes(0)).unwrap().rewrite, [0], "once is enough");
+    }
+
+    #[test]
+    fn a_plain_copy_outlives_a_delta_one() {
+        let mut scene = Scene::default();
+        let base = scene.pack(vec![frame(1, None, None)]);
+        let delta = scene.pack(vec![frame(2, Some(1), None)]);
+        let plain = scene.pack(vec![frame(2, None, None)]);
+        scene.needs(2, 0, 6);
+        let plan = scene.plan(MaxUnused::Percent(100.0)).unwrap();
+        assert_eq!(plan.remove, [delta]);
+        // Without the plain copy the base is needed, though no recipe names it.
+        scene.facts.packs[plain as usize].state = State::Gone;
+        let plan = scene.plan(MaxUnused::Percent(100.0)).unwrap();
+        assert!(plan.remove.is_empty());
+        // A delta copy of the base does not do.
+        scene.facts.packs[base as usize].state = State::Gone;
+        scene.pack(vec![frame(1, Some(7), None), frame(7, None, None)]);
+        let error = scene.plan(MaxUnused::Percent(100.0)).unwrap_err();
+        assert!(matches!(&error, Error::Damaged { what, .. } if what.contains(&"01".repeat(32))), "{error}");
+    }
+
+    /// A writer may yet rely on a delta that nothing uses: as long as its pack stays, so does what it is based on.
+    #[test]
+    fn a_delta_that_stays_keeps_its_base() {
+        let mut scene = Scene::default();
+        let base = scene.pack(vec![frame(1, None, None)]);
+        let mixed = scene.pack(vec![frame(2, Some(1), None), frame(3, None, None)]);
+        scene.needs(3, 0, 6);
+        let plan = scene.plan(MaxUnused::Unlimited).unwrap();
+        assert_eq!((plan.remove, plan.rewrite), (vec![], vec![]), "rewriting is not allowed");
+        let mut fresh = Scene::default();
+        fresh.pack(vec![frame(1, None, None)]);
+        fresh.pack(vec![frame(2, Some(1), None), frame(3, None, None)]);
+        fresh.needs(3, 0, 6);
+        let plan = fresh.plan(MaxUnused::Percent(99.0)).unwrap();
+        assert_eq!((plan.remove, plan.rewrite), (vec![base], vec![mixed]), "it holds on to too much");
+    }
+
+    #[test]
+    fn what_several_thinned_copies_give_together_stays() {
+        let mut scene = Scene::default();
+        let present =
+            |from: u32, to: u32| Some(Present::from_flags((0..CHUNKS).map(|i| (from..to).contains(&i)).collect::<Vec<_>>().into_iter()));
+        scene.pack(vec![frame(1, None, present(0, 4)), frame(2, None, None)]);
+        scene.pack(vec![frame(1, None, present(2, 6))]);
+        scene.needs(1, 1, 5);
+        let plan = scene.plan(MaxUnused::Bytes(0)).unwrap();
+        assert_eq!((plan.remove.len(), plan.rewrite.len()), (0, 0));
+        scene.needs(1, 0, 6);
+        scene.facts.packs[0].state = State::Unsound;
+        let error = scene.plan(MaxUnused::Bytes(0)).unwrap_err();
+        assert!(error.to_string().contains("has another size than it should"), "{error}");
+    }
+
+    /// Random stores: every frame that is needed and was given by one copy still is, by a pack that is neither removed nor condemned,
+    /// and so is what every delta in a pack that stays is based on.
+    #[test]
+    fn nothing_needed_is_ever_removed() {
+        for seed in 0..3000 {
+            let mut random = Random(seed);
+            let mut scene = Scene::default();
+            let mut records: HashMap<u32, Vec<FrameRecord>> = HashMap::new();
+            for _ in 0..1 + random.below(6) {
+                let mut frames = Vec::new();
+                for _ in 0..1 + random.below(4) {
+                    let number = random.below(8) as u8;
+                    // Bases have lower numbers and are plain.
+                    let base = (number >= 4 && random.below(2) == 0).then(|| random.below(4) as u8);
+                    let flags: Vec<bool> = (0..CHUNKS).map(|_| random.below(4) > 0).collect();
+                    let present = (random.below(3) == 0).then(|| Present::from_flags(flags.into_iter()));
+                    frames.push(frame(number, base, present));
+                }
+                let number = scene.pack(frames.clone());
+                scene.facts.packs[number as usize].settled = random.below(8) > 0;
+                records.insert(number, frames);
+            }
+            for _ in 0..random.below(5) {
+                let first = random.below(CHUNKS.into()) as u32;
+                scene.needs(random.below(8) as u8, first, 1 + random.below(u64::from(CHUNKS - first)) as u32);
+            }
+            let limit =
+                [MaxUnused::Bytes(0), MaxUnused::Percent(5.0), MaxUnused::Percent(50.0), MaxUnused::Unlimited][random.below(4) as usize];
+            let Ok(plan) = scene.plan(limit) else { continue };
+            let removed: HashSet<u32> = plan.remove.iter().copied().collect();
+            assert!(plan.rewrite.iter().all(|pack| !removed.contains(pack)), "seed {seed}");
+            assert!(plan.figures.size_after <= plan.figures.total_size, "seed {seed}");
+            let given_by = |by: &dyn Fn(&u32) -> bool, frame: &FrameId, chunks: &crate::repo::Ordinals, plain: bool| {
+                let copies = records.iter().filter(|(pack, _)| by(pack)).flat_map(|(_, frames)| frames);
+                let mut all = crate::repo::Ordinals::default();
+                for record in copies.filter(|record| record.id == *frame && !(plain && record.is_delta())) {
+                    all.join(&crate::repo::Ordinals::present_in(record));
+                }
+                chunks.count_in(&all) == chunks.count()
+            };
+            let given = |frame: &FrameId, chunks: &_, plain| given_by(&|pack| !removed.contains(pack), frame, chunks, plain);
+            for (id, number) in scene.marks.frames() {
+                let mark = scene.marks.get(number);
+                assert!(given(id, &mark.used, false), "seed {seed}: frame {id:?}");
+                assert!(mark.base.as_ref().is_none_or(|base| given(id, base, true)), "seed {seed}: base {id:?}");
+            }
+            let stays = |pack: &u32| !removed.contains(pack) && !plan.rewrite.contains(pack);
+            for record in records.iter().filter(|(pack, _)| stays(pack)).flat_map(|(_, frames)| frames) {
+                for run in record.base.iter().flat_map(|base| &base.0) {
+                    let mut chunks = crate::repo::Ordinals::default();
+                    chunks.add(run.first, run.count);
+                    let was_there = given_by(&|_| true, &run.frame, &chunks, true);
+                    assert!(!was_there || given(&run.frame, &chunks, true), "seed {seed}: base of {:?}", record.id);
+                }
+            }
+        }
+    }
+}
