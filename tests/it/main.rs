@@ -19,6 +19,7 @@ mod golden;
 mod jobs;
 mod keys;
 mod nights;
+mod notify;
 mod power;
 mod proof;
 mod protocol;
