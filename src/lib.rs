@@ -27,6 +27,7 @@ pub mod target;
 // Floor 3
 pub mod repo;
 // Floor 4
+pub mod notify;
 pub mod ops;
 // Floor 6
 pub mod cli;

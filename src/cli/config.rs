@@ -22,8 +22,13 @@ pub struct Args {
 enum Command {
     /// Say what is wrong with it, everything at once, with line and column
     ///
-    /// Looks also at what the file speaks of: that files of secrets are there and private, and programs in the PATH. Runs nothing.
-    Check,
+    /// Looks also at what the file speaks of: that files of secrets are there and private, and programs in the PATH. Runs nothing, but for what
+    /// fetches addresses and passwords and the notify command with --notify.
+    Check {
+        /// Send a test message to everybody in [notify], and say for each whether it arrived
+        #[arg(long)]
+        notify: bool,
+    },
     /// Print a whole configuration with comments, to begin with
     Example,
     /// Print what is in force: the repository, and for each job the commands as they will be run
@@ -37,6 +42,7 @@ enum Command {
 const EXAMPLES: &str = "
   snap config example > /etc/snap/snap.toml
   snap config check
+  snap config check --notify
   snap --config ./new.toml config check
   snap config show
   snap config show orders --json";
@@ -44,7 +50,7 @@ const EXAMPLES: &str = "
 impl Args {
     pub fn run(self, context: &Context) -> Result<Outcome> {
         match self.command {
-            Command::Check => config_check::run(context)?,
+            Command::Check { notify } => config_check::run(context, notify)?,
             Command::Example => output::write_all(EXAMPLE.as_bytes())?,
             Command::Show { job } => config_show::run(context, job.as_deref())?,
         }

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::context::{Context, Environment};
-use super::{fetch, output, settings, show};
+use super::{fetch, notices, output, settings, show};
 use crate::config::{Complaint, Mention, Mentioned, Severity};
 use crate::error::{Error, Result, show as show_path};
+use crate::notify::Attempt;
 use crate::source::{Filter, FilterRules};
 
-pub fn run(context: &Context) -> Result<()> {
+pub fn run(context: &Context, notify: bool) -> Result<()> {
     let parsed = settings::load_some(context)?;
     let mut complaints = parsed.complaints.clone();
     complaints.extend(parsed.mentions.iter().filter_map(|mention| look(mention, &context.environment)));
@@ -20,6 +21,8 @@ pub fn run(context: &Context) -> Result<()> {
     let file = show_path(&parsed.config.file);
     let count = |severity| complaints.iter().filter(|complaint| complaint.severity == severity).count() as u64;
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    // With mistakes, it may be somebody else who hears of it.
+    let told = if notify && errors == 0 { notices::test(context, &parsed.config) } else { Vec::new() };
     if context.options.json {
         let list = |severity| {
             let fitting = complaints.iter().filter(|complaint| complaint.severity == severity);
@@ -27,7 +30,12 @@ pub fn run(context: &Context) -> Result<()> {
         };
         let jobs: Vec<&String> = parsed.config.jobs.keys().collect();
         let (wrong, doubtful) = (list(Severity::Error), list(Severity::Warning));
-        output::print_json(&json!({ "message_type": "config_check", "file": file, "errors": wrong, "warnings": doubtful, "jobs": jobs }))?;
+        let mut answer = json!({ "message_type": "config_check", "file": file, "errors": wrong, "warnings": doubtful, "jobs": jobs });
+        if notify {
+            let one = |attempt: &Attempt| json!({ "receiver": attempt.whom, "error": attempt.error });
+            answer["notified"] = told.iter().map(one).collect();
+        }
+        output::print_json(&answer)?;
     } else {
         for complaint in &complaints {
             output::print(&line(&file, complaint))?;
@@ -46,7 +54,28 @@ pub fn run(context: &Context) -> Result<()> {
         let but = if warnings > 0 { format!(", with {}", numbers.join("")) } else { String::new() };
         output::print(&format!("{file} is right: {jobs}{but}"))?;
     }
-    Ok(())
+    if notify { tried(context, &told) } else { Ok(()) }
+}
+
+/// Says whom the test message reached.
+fn tried(context: &Context, told: &[Attempt]) -> Result<()> {
+    if told.is_empty() {
+        return Err(Error::Usage("There is nobody in [notify] to be told".into()));
+    }
+    if !context.options.json {
+        for attempt in told {
+            let whom = output::harmless(&attempt.whom);
+            match &attempt.error {
+                Some(error) => output::print(&format!("{whom}: FAILED: {}", output::harmless(error)))?,
+                None if context.options.quiet => {}
+                None => output::print(&format!("{whom}: the test message was taken"))?,
+            }
+        }
+    }
+    match told.iter().filter(|attempt| attempt.error.is_some()).count() as u64 {
+        0 => Ok(()),
+        failed => Err(Error::NotFound(format!("{} of {} could not be told", show::count(failed, "receiver"), told.len()))),
+    }
 }
 
 /// As compilers print it, so that editors find the place.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::context::Context;
 use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
-use super::{evidence, output, show, unlock};
+use super::{evidence, notices, output, show, unlock};
 use crate::config::{Config, Drill as Plan, What};
 use crate::error::{Error, Result};
 use crate::format::report::{Did, Drill, Outcome as Went, Report};
@@ -141,7 +141,7 @@ impl Args {
             Ending::Failed(error) => (Went::Failed, Some(explain(&account, &error)), Some(error)),
         };
         let exit_code = failure.as_ref().map_or(if outcome == Went::Good { 0 } else { 30 }, exit::code);
-        let report = Report {
+        let mut report = Report {
             time,
             seconds: begun.elapsed().as_secs_f64(),
             host: unlock::host(),
@@ -153,6 +153,11 @@ impl Args {
             warnings: Vec::new(),
             did: Did::Drill(account),
         };
+        if let Some(config) = context.config()? {
+            let untold = notices::ended(context, config, &report);
+            untold.iter().for_each(|warning| output::complain(&format!("warning: {warning}")));
+            report.warnings.extend(untold);
+        }
         if !self.no_record
             && let Err(error) = repository.save_report(&report)
         {

@@ -1,15 +1,17 @@
 //! `snap run`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::context::{Context, Environment};
 use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
-use super::{backup, config_show, fetch, input, notices, output, run_text, settings, unlock, witness};
+use super::{backup, config_show, expect, fetch, input, notices, output, run_text, settings, unlock, witness};
 use crate::config::{Config, Job, SecretFrom};
 use crate::error::{Error, Result};
 use crate::format::report::Report;
 use crate::ops::run::{Observer, RunOptions, not_begun, preview, run};
+use crate::ops::status::{gather, judge, write_metrics};
+use crate::repo::Repository;
 use crate::source::StderrSink;
 use crate::world::World;
 
@@ -60,16 +62,28 @@ impl Args {
             }
         };
         witness::warn(context, &repository);
+        let outcome = self.each(context, config, &jobs, &options, &repository);
+        if !self.dry_run
+            && let Err(error) = metrics(context, config, &repository)
+        {
+            output::complain(&format!("warning: the metrics were not written: {}", exit::message(&error)));
+        }
+        outcome
+    }
+
+    /// Runs one job after the other.
+    fn each(&self, context: &Context, config: &Config, jobs: &[&Job], options: &RunOptions, repository: &Repository) -> Result<Outcome> {
         let mut worst = 0;
         for job in jobs {
             let reporter = Reporter::start(context, Channel::Stdout);
             if self.dry_run {
-                let ahead = preview(&repository, job, &options, &reporter)?;
+                let ahead = preview(repository, job, options, &reporter)?;
                 drop(reporter);
                 run_text::show_preview(context, job, &ahead)?;
                 continue;
             }
-            let ran = run(&repository, job, &options, &Onlooker { context, config, reporter: &reporter }, &reporter);
+            let ran =
+                run(repository, job, options, &Onlooker { context, config, reporter: &reporter, untold: Mutex::default() }, &reporter);
             drop(reporter);
             run_text::show(context, job, &ran)?;
             worst = worse(worst, ran.report.exit_code);
@@ -93,6 +107,16 @@ impl Args {
             interrupted: context.signals.interrupted(),
         })
     }
+}
+
+/// Writes how everything stands now where the configuration wants it, unless that speaks of another repository.
+fn metrics(context: &Context, config: &Config, repository: &Repository) -> Result<()> {
+    let Some(path) = &config.repository.metrics_file else { return Ok(()) };
+    if expect::configuration(context)?.is_none() {
+        return Ok(());
+    }
+    let expectations = expect::expectations(context, None, false)?;
+    write_metrics(path, &judge(&gather(repository)?, &expectations, repository.world().now()))
 }
 
 /// The name of this host in snapshots: of the flag, the environment, the configuration or the system.
@@ -151,15 +175,23 @@ struct Onlooker<'a> {
     context: &'a Context,
     config: &'a Config,
     reporter: &'a Reporter,
+    /// What could not be told at the beginning, for the report.
+    untold: Mutex<Vec<String>>,
 }
 
 impl Observer for Onlooker<'_> {
     fn begun(&self, report: &Report) {
-        notices::begun(self.context, self.config, report);
+        *self.untold.lock().unwrap_or_else(PoisonError::into_inner) = notices::begun(self.context, self.config, report);
     }
 
     fn ended(&self, report: &Report) -> Vec<String> {
-        notices::ended(self.context, self.config, report)
+        let mut untold = std::mem::take(&mut *self.untold.lock().unwrap_or_else(PoisonError::into_inner));
+        for warning in notices::ended(self.context, self.config, report) {
+            if !untold.contains(&warning) {
+                untold.push(warning);
+            }
+        }
+        untold
     }
 
     fn said(&self, _name: &str) -> StderrSink {

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::exit::{self, Outcome};
 use super::show::Column::{Left, Right};
-use super::{expect, output, show, unlock};
+use super::{expect, notices, output, show, unlock};
 use crate::config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::status::{JobStatus, State, Status, gather, judge, metrics};
 
 /// Say whether every job is backed up as recently as it should be
@@ -40,20 +40,36 @@ pub struct Args {
     /// Print a small answer for health checks: lastBackup, status and backupAge
     #[arg(long)]
     health: bool,
+    /// Tell whom [notify] of the configuration names of objectives that are missed, and of those that are met again
+    #[arg(long, conflicts_with_all = ["jobs", "host"])]
+    notify: bool,
 }
 
 const EXAMPLES: &str = "
   snap status
   snap status --max-age 8d weekly.sql
   snap status --health
+  snap -q status --notify
   snap status --prometheus > /var/lib/prometheus/node-exporter/snap.prom
   snap status --json | jq -r '.jobs[] | select(.state == \"missed\") | .job'";
 
 impl Args {
     pub fn run(self, context: &Context) -> Result<Outcome> {
         let expectations = expect::expectations(context, self.max_age, self.all)?;
-        let repository = unlock::open(context)?;
-        let mut status = judge(&gather(&repository)?, &expectations, repository.world().now());
+        let config = match self.notify {
+            true => Some(expect::configuration(context)?.ok_or_else(nobody)?),
+            false => None,
+        };
+        let judged = unlock::open(context).and_then(|repository| Ok(judge(&gather(&repository)?, &expectations, repository.world().now())));
+        if let Some(config) = config {
+            let untold = match &judged {
+                Ok(status) => notices::judged(context, config, status),
+                Err(Error::Interrupted) => Vec::new(),
+                Err(error) => notices::blind(context, config, &exit::message(error)),
+            };
+            untold.iter().for_each(|warning| output::complain(&format!("warning: {warning}")));
+        }
+        let mut status = judged?;
         status.narrow(&self.jobs, &self.host)?;
         if self.prometheus {
             output::write_all(metrics(&status).as_bytes())?;
@@ -70,6 +86,10 @@ impl Args {
             (true, _) => Outcome::Damaged,
         })
     }
+}
+
+fn nobody() -> Error {
+    Error::Usage("--notify tells whom [notify] in snap.toml names, and there is no configuration of this repository".into())
 }
 
 /// The small answer that simple health checks know.

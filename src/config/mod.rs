@@ -270,7 +270,7 @@ pub struct Notify {
     pub command: Option<Vec<String>>,
     /// Also when all is well.
     pub on_success: bool,
-    /// The same trouble is told again after this time.
+    /// The same trouble is told again after this time; after a day, if nothing is said.
     pub repeat_after: Option<Duration>,
 }
 

@@ -6,6 +6,7 @@
 //! error of the last `fill`, and the backup must save nothing before it.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -48,6 +49,8 @@ pub struct Setting {
     pub variables: Vec<(String, String)>,
     pub secrets: Option<SecretVariables>,
     pub patience: Patience,
+    /// What it finds on its standard input. Only for commands that are there for what they do; the others find nothing.
+    pub input: Option<Vec<u8>>,
 }
 
 /// Gets what the command writes to its standard error, as it comes. Called from a thread of its own.
@@ -117,9 +120,17 @@ pub fn run_command(line: &CommandLine, mut setting: Setting, said: StderrSink, i
     let no_pipe = |error| Error::file("make", "a pipe", error);
     let (reader, writer) = std::io::pipe().map_err(no_pipe)?;
     command.stdout(writer.try_clone().map_err(no_pipe)?).stderr(writer);
-    let child = command.spawn().map_err(|error| not_started(line, &error))?;
+    let input = setting.input.take();
+    if input.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.spawn().map_err(|error| not_started(line, &error))?;
     // It holds the writing ends, too.
     drop(command);
+    if let (Some(bytes), Some(mut pipe)) = (input, child.stdin.take()) {
+        // Whoever does not read it may end nevertheless.
+        std::thread::spawn(move || pipe.write_all(&bytes));
+    }
     Running { child, stderr: StderrCopy::start(reader.into(), said), is_over: false }.finish(line, interrupted, &patience)
 }
 

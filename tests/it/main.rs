@@ -20,6 +20,7 @@ mod golden;
 mod jobs;
 mod keys;
 mod nights;
+mod notify;
 mod power;
 mod proof;
 mod protocol;

@@ -368,7 +368,12 @@ fn it_reads_back_what_it_wrote_if_asked() {
     let sources = format!("{}[[jobs.nightly.source]]\nfiles = [\"HERE/data\"]\n", shell("a", "seq 1 100000"));
     let job = Job { verify: Verify { snapshot: true, budget: Some(1 << 20) }, ..night.job(&sources) };
     let ran = night.run(&job);
-    assert_eq!((steps(&ran), ran.report.exit_code), (vec!["backup".to_owned(), "verify".into()], 0), "{:?}", ran.report);
+    assert_eq!(
+        (steps(&ran), ran.report.exit_code),
+        (["backup", "verify", "verify store"].map(String::from).to_vec(), 0),
+        "{:?}",
+        ran.report
+    );
     // A store that loses bits: the night is not good, and nothing is forgotten.
     let saved = AtomicBool::new(false);
     let rotten = Faulty::new(memory, move |call| {
@@ -380,7 +385,7 @@ fn it_reads_back_what_it_wrote_if_asked() {
     let job = Job { keep: night.job(&format!("[jobs.nightly.keep]\nlast = 1\n{sources}")).keep, ..job };
     let ran = night.run(&job);
     assert_eq!((ran.report.outcome, ran.report.exit_code, did(&ran.report).forgotten), (Outcome::Failed, 20, 0), "{:?}", ran.report);
-    assert_eq!(steps(&ran), ["backup", "verify failed"]);
+    assert_eq!(steps(&ran), ["backup", "verify failed", "verify store failed"]);
 }
 
 /// The store fails: nothing is published, and the report, which cannot be stored either, is at least returned.

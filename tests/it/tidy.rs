@@ -10,7 +10,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (1, &["chunking", "compression", "config", "crypto", "dumps", "format", "retention"]),
     (2, &["backend", "index", "source", "target"]),
     (3, &["repo"]),
-    (4, &["ops"]),
+    (4, &["notify", "ops"]),
     (6, &["cli"]),
 ];
 

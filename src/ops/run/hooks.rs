@@ -43,7 +43,7 @@ impl Hook {
 
 /// Variables of a hook.
 pub fn setting(report: &Report, patience: Patience) -> Setting {
-    Setting { variables: vec![("SNAP_REPORT".into(), text(report))], secrets: None, patience }
+    Setting { variables: vec![("SNAP_REPORT".into(), text(report))], patience, ..Setting::default() }
 }
 
 /// The report as JSON, without what makes it too long for a variable.

@@ -60,7 +60,7 @@ pub(super) fn setting(command: &StreamCommand, patience: Patience, options: &Run
         }
         Ok(found)
     };
-    Setting { variables: command.variables.clone(), secrets: Some(Box::new(secrets)), patience }
+    Setting { variables: command.variables.clone(), secrets: Some(Box::new(secrets)), patience, input: None }
 }
 
 /// A consistent copy of a database of SQLite, made by SQLite itself while others may write to it.

@@ -148,7 +148,11 @@ impl<'a> View<'a> {
 
     fn is_good(&self, stored: &Stored) -> bool {
         let snapshot = &stored.snapshot;
-        snapshot.totals.flawed == 0 && snapshot.is_good() && snapshot.repaired.is_none() && self.fault(stored).is_none()
+        snapshot.totals.flawed == 0
+            && snapshot.is_as_expected()
+            && snapshot.is_good()
+            && snapshot.repaired.is_none()
+            && self.fault(stored).is_none()
     }
 
     fn job(&self, expected: &Expected, configured: bool, known: &Known) -> JobStatus {
@@ -380,6 +384,9 @@ fn found_fault(report: &Report, run: &Run) -> bool {
 /// What is wrong with a snapshot as it was made: exit code, and in words.
 pub fn flaw(snapshot: &Snapshot) -> Option<(u8, String)> {
     let incomplete = snapshot.dumps.iter().find(|dump| dump.verdict == Verdict::Incomplete);
+    if let Some(unmet) = snapshot.parts.iter().flat_map(|part| &part.unmet).next() {
+        return Some((4, unmet.clone()));
+    }
     match (incomplete, snapshot.totals.flawed) {
         (Some(dump), _) => Some((4, format!("the dump {} is incomplete: {}", dump.path, dump.why))),
         (None, 0) => None,

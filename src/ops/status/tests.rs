@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::*;
 use crate::format::report::{Check, Did, Drill, PackNames, Report, Run, Step};
-use crate::format::snapshot::{Snapshot, SourceKind, Totals};
+use crate::format::snapshot::{Part, Snapshot, SourceKind, Totals};
 
 const NOW: &str = "2026-11-21T12:00:00Z";
 
@@ -123,6 +123,13 @@ fn what_is_not_good_does_not_count() {
     assert!(said.contains("the dump orders is incomplete: its last line is missing"), "{said}");
     cut.snapshot.source = SourceKind::Tree;
     assert_eq!(only(&facts(vec![old(), cut], vec![])).0, State::Warning);
+    // A source of it is not what was expected.
+    let mut unmet = fresh();
+    let why = vec!["orders has 1 B, less than 1 MiB".to_owned()];
+    unmet.snapshot.parts = vec![Part { name: "orders".into(), unmet: why, ..Part::default() }];
+    let (state, said) = only(&facts(vec![old(), unmet], vec![]));
+    assert_eq!(state, State::Missed);
+    assert!(said.contains("was incomplete: orders has 1 B, less than 1 MiB"), "{said}");
     // A repair cut something out.
     let mut repaired = fresh();
     repaired.snapshot.repaired = Some(crate::format::snapshot::Repaired { original: id(9), time: now(), lost: Vec::new(), more: 0 });
