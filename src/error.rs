@@ -46,6 +46,9 @@ pub enum Error {
     /// The captured command failed, so nothing was saved.
     #[error("{program} {outcome}, no snapshot was saved")]
     Command { program: String, outcome: String, stderr_tail: Vec<u8> },
+    /// A command that was given data failed, or did not take all of it.
+    #[error("{program} {outcome}")]
+    Receiver { program: String, outcome: String },
     /// The stream had no bytes.
     #[error("{name} is empty, no snapshot was saved")]
     EmptyStream { name: String },

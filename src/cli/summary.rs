@@ -81,6 +81,10 @@ pub fn json(report: &BackupReport, dry_run: bool) -> Value {
     if !warnings.is_empty() {
         value["warnings"] = json!(warnings);
     }
+    let advice = dumps::advice(report);
+    if !advice.is_empty() {
+        value["advice"] = json!(advice);
+    }
     if let Some(id) = report.snapshot {
         value["snapshot_id"] = json!(id);
     }
@@ -106,7 +110,9 @@ mod tests {
             totals,
             dumps: Vec::new(),
             said: Vec::new(),
+            advice: Vec::new(),
             before: None,
+            plain_nights: None,
             cost: Default::default(),
             seconds: 2.9,
         }

@@ -23,7 +23,7 @@ use crate::format::entry::{Entry, Meta, Time};
 use crate::format::snapshot::{Snapshot, SourceKind, Totals};
 use crate::id::SnapshotId;
 use crate::limits::*;
-use crate::ops::judge::{Expect, Verdicts};
+use crate::ops::judge::{Advice, Expect, Judgement, Verdicts};
 use crate::ops::overheard::Overheard;
 use crate::progress::{Progress, Stage};
 use crate::repo::{CatalogWriter, Cost, Reliance, Repository, SnapshotFilter, Stored, Writer, WriterOptions, WrittenCatalog};
@@ -107,10 +107,24 @@ pub struct BackupReport {
     pub dumps: Vec<Dump>,
     /// Lines that speak of an error, from the standard error of a command that ended with success.
     pub said: Vec<String>,
+    /// How to make the dumps so that they cost less.
+    pub advice: Vec<Advice>,
     /// The parent's plain bytes and dumps.
     pub before: Option<(u64, Vec<Dump>)>,
+    /// What uncompressed dumps in this repository cost; known only where a compressed one was saved.
+    pub plain_nights: Option<PlainNights>,
     pub cost: Cost,
     pub seconds: f64,
+}
+
+/// What streams of dumps that were not compressed cost so far, in each night after their first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlainNights {
+    pub nights: u64,
+    /// Plain bytes of all of them.
+    pub bytes: u64,
+    /// Of these, bytes that were new in their night.
+    pub bytes_new: u64,
 }
 
 /// Backs up.
@@ -132,7 +146,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         other => other,
     };
     let job = Job { input, known: &known, started, options, older, progress };
-    let (written, mut totals, dumps) = match job.run(&mut writer, &subject) {
+    let (written, mut totals, (dumps, advice)) = match job.run(&mut writer, &subject) {
         Ok(done) => done,
         // A thread that failed hangs up on the others: its own reason is the one to tell.
         Err(error) => return Err(writer.first_failure(error)),
@@ -149,10 +163,15 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         totals,
         dumps,
         said: overheard.lines(),
+        advice,
+        plain_nights: None,
         before: older.map(|older| (older.totals.bytes, older.dumps.clone())),
         cost,
         seconds: begun.elapsed().as_secs_f64(),
     };
+    if subject.kind == SourceKind::Stream && report.dumps.iter().any(|dump| !dump.compression.is_empty()) {
+        report.plain_nights = plain_nights(repository);
+    }
     if options.dry_run || unchanged && options.skip_if_unchanged {
         return Ok(report);
     }
@@ -206,7 +225,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn run(self, writer: &mut Writer, subject: &Subject) -> Result<(WrittenCatalog, Totals, Vec<Dump>)> {
+    fn run(self, writer: &mut Writer, subject: &Subject) -> Result<(WrittenCatalog, Totals, Judgement)> {
         let stop = Arc::new(AtomicBool::new(false));
         let source = open_source(self.input, self.known, self.started, self.options, stop.clone())?;
         let verdicts = Verdicts::new(&self.options.expect, subject.kind, self.older);
@@ -220,6 +239,21 @@ impl Job<'_> {
         }
         Ok((catalog.finish(writer)?, totals, verdicts.finish()))
     }
+}
+
+/// Only for a warning: what cannot be read does not count.
+fn plain_nights(repository: &Repository) -> Option<PlainNights> {
+    let (found, _) = repository.snapshots_at_hand().ok()?;
+    let mut sum = PlainNights::default();
+    for snapshot in found.iter().map(|stored| &stored.snapshot) {
+        let is_plain = matches!(&snapshot.dumps[..], [dump] if dump.compression.is_empty());
+        if is_plain && snapshot.source == SourceKind::Stream && snapshot.parent.is_some() && snapshot.is_good() {
+            sum.nights += 1;
+            sum.bytes += snapshot.totals.bytes;
+            sum.bytes_new += snapshot.totals.bytes_new;
+        }
+    }
+    (sum.bytes > 0).then_some(sum)
 }
 
 /// What a snapshot is of.

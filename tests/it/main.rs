@@ -15,7 +15,9 @@ mod dumps;
 mod forget;
 mod golden;
 mod keys;
+mod loading;
 mod nights;
+
 mod receipts;
 mod repair;
 mod retention;
