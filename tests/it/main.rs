@@ -17,7 +17,7 @@ mod golden;
 mod keys;
 mod loading;
 mod nights;
-
+mod producers;
 mod receipts;
 mod repair;
 mod retention;
