@@ -49,6 +49,9 @@ pub enum Error {
     /// It took longer than was allowed. Says what, and for how long.
     #[error("{0}")]
     TimedOut(String),
+    /// A command that was given data failed, or did not take all of it.
+    #[error("{program} {outcome}")]
+    Receiver { program: String, outcome: String },
     /// The stream had no bytes.
     #[error("{name} is empty, no snapshot was saved")]
     EmptyStream { name: String },

@@ -167,6 +167,9 @@ impl Args {
         let bad = dumps::complaints(report);
         if !context.options.json {
             dumps::warnings(report).iter().for_each(|warning| output::complain(&format!("warning: {warning}")));
+            if !context.options.quiet && (report.parent.is_none() || context.options.verbose > 0) {
+                dumps::advice(report).iter().for_each(|advice| output::complain_as_is(&format!("  hint: {advice}\n")));
+            }
             if report.totals.flawed > 0 {
                 let paths = show::count(report.totals.flawed, "path");
                 output::complain(&format!("{paths} could not be read, or not wholly: the snapshot is incomplete"));

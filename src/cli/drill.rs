@@ -9,7 +9,7 @@ use super::context::Context;
 use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
 use super::{evidence, notices, output, show, unlock};
-use crate::config::{Config, Drill as Plan, What};
+use crate::config::{Config, Drill as Plan, Job};
 use crate::error::{Error, Result};
 use crate::format::report::{Did, Drill, Outcome as Went, Report};
 use crate::ops::drill::{Ending, Subject, drill};
@@ -94,15 +94,10 @@ impl Args {
         let jobs = config.map(|config| &config.jobs);
         let of_job = |name: &String| {
             let job = jobs.and_then(|jobs| jobs.get(name));
-            let named = |what: &What| match what {
-                What::Command(command) => Some(command.name.clone()),
-                What::Sqlite { name, .. } => Some(name.clone()),
-                What::Files { .. } => None,
-            };
             Wanted {
                 name: name.clone(),
                 plan: job.and_then(|job| job.drill.clone()).unwrap_or_default(),
-                streams: job.iter().flat_map(|job| &job.sources).filter_map(|source| named(&source.what)).collect(),
+                streams: job.map(Job::streams).unwrap_or_default(),
                 seconds_allowed: job.and_then(|job| job.objectives.max_restore_time).map(|time| time.as_secs_f64()),
             }
         };

@@ -1,6 +1,7 @@
 //! What is said of dumps: whether they are whole, what is in them, and what makes them dear.
 
 use super::{output, show};
+use crate::dumps::{loading, unpacking};
 use crate::format::dump::{Dump, Verdict};
 use crate::ops::backup::BackupReport;
 
@@ -46,6 +47,11 @@ pub fn describe(dump: &Dump) -> String {
     output::harmless(&format!("{}: {}", dump.path, parts.join(", ")))
 }
 
+/// The command that loads a dump, or what to do, in a line.
+pub fn how_to_load(dump: &Dump) -> Option<String> {
+    loading(dump).map(|loading| output::harmless(&loading.text()))
+}
+
 /// What must be said loudly: dumps that are not whole.
 pub fn complaints(report: &BackupReport) -> Vec<String> {
     let bad: Vec<&Dump> = report.dumps.iter().filter(|dump| dump.verdict == Verdict::Incomplete).collect();
@@ -66,7 +72,8 @@ pub fn complaints(report: &BackupReport) -> Vec<String> {
 
 /// What is worth a warning: dumps that are dear because they are compressed, and streams that are not what they were.
 pub fn warnings(report: &BackupReport) -> Vec<String> {
-    let packed: Vec<&Dump> = report.dumps.iter().filter(|dump| !dump.compression.is_empty()).collect();
+    let is_dear = |dump: &&Dump| !dump.compression.is_empty() && !is_cheap_anyway(report);
+    let packed: Vec<&Dump> = report.dumps.iter().filter(is_dear).collect();
     let mut lines: Vec<String> = packed.iter().take(TOLD_MAX).map(|dump| compressed(dump, report)).collect();
     if packed.len() > TOLD_MAX {
         lines.push(format!("{} more dumps are compressed", packed.len() - TOLD_MAX));
@@ -90,21 +97,54 @@ pub fn warnings(report: &BackupReport) -> Vec<String> {
 fn compressed(dump: &Dump, report: &BackupReport) -> String {
     let totals = &report.totals;
     let cost = match report.before {
-        Some(_) if is_stream(report) && totals.bytes > 0 && !report.unchanged => {
-            let share = 100 * totals.bytes_new / totals.bytes;
-            format!("{share} % of it ({} of {}) was new and had to be stored", show::size(totals.bytes_new), show::size(totals.bytes))
+        Some(_) if is_stream(report) && totals.bytes > 0 => {
+            let (share, new, all) = (percent(totals.bytes_new, totals.bytes), show::size(totals.bytes_new), show::size(totals.bytes));
+            let against_plain = against_plain(report).unwrap_or_default();
+            format!("so {share} % of it ({new} of {all}) was new and had to be stored{against_plain}")
         }
-        _ => "each night costs nearly a whole dump".into(),
+        _ => "and then each night mostly costs nearly a whole dump".into(),
     };
     let advice = match dump.format.as_str() {
-        "pg_dump custom" => "say pg_dump -Fc -Z0",
+        "pg_dump custom" if unpacking(dump).is_none() => "say pg_dump -Fc -Z0",
         "pg_dump directory" => "say pg_dump -Fd -Z0",
         "mongodump archive" => "leave out --gzip",
         _ => "let it come uncompressed",
     };
     let text =
-        format!("{} is compressed ({}), so {cost}; {advice}, then only what changed is stored, compressed", dump.path, dump.compression);
+        format!("{} is compressed ({}), {cost}; {advice}, then only what changed is stored, compressed", dump.path, dump.compression);
     output::harmless(&text)
+}
+
+/// Whether there is an older version, and this one hardly differs from it in spite of its compression.
+fn is_cheap_anyway(report: &BackupReport) -> bool {
+    is_stream(report) && report.before.is_some() && report.totals.bytes_new < report.totals.bytes / 10
+}
+
+/// How much less of dumps was new that are not compressed, if this repository knows.
+fn against_plain(report: &BackupReport) -> Option<String> {
+    let (totals, plain) = (&report.totals, report.plain_nights.as_ref().filter(|plain| plain.bytes > 0)?);
+    let nights = show::count(plain.nights, "night");
+    if plain.bytes_new == 0 {
+        return Some(format!("; of dumps here that are not compressed nothing was new in {nights}"));
+    }
+    let (share, other) = (totals.bytes_new as f64 / totals.bytes as f64, plain.bytes_new as f64 / plain.bytes as f64);
+    let times = share / other;
+    let times = if times < 10.0 { format!("{times:.1}") } else { format!("{times:.0}") };
+    let is_dearer = share >= 2.0 * other;
+    let other = percent(plain.bytes_new, plain.bytes);
+    is_dearer.then(|| format!(", {times} times the share of dumps here that are not compressed ({other} % in {nights})"))
+}
+
+/// Whole ones, and below ten with one more digit.
+fn percent(part: u64, whole: u64) -> String {
+    let percent = 100.0 * part as f64 / whole as f64;
+    if percent < 10.0 { format!("{percent:.1}") } else { format!("{percent:.0}") }
+}
+
+/// How to make the next dumps so that they cost less; said of the first of a name, and whenever more is to be said.
+pub fn advice(report: &BackupReport) -> Vec<String> {
+    let told = report.advice.iter().take(TOLD_MAX);
+    told.map(|(path, advice)| output::harmless(&format!("{path} would cost less with {advice}"))).collect()
 }
 
 fn is_stream(report: &BackupReport) -> bool {
@@ -115,22 +155,28 @@ fn is_stream(report: &BackupReport) -> bool {
 mod tests {
     use super::*;
     use crate::format::snapshot::Totals;
+    use crate::ops::backup::PlainNights;
 
     fn dump(verdict: Verdict) -> Dump {
         Dump { path: "a.sql".into(), format: "pg_dump".into(), version: "15.18".into(), verdict, why: "why".into(), ..Dump::default() }
     }
 
+    fn totals() -> Totals {
+        Totals { files: 1, bytes: 1000, bytes_new: 970, ..Totals::default() }
+    }
+
     fn report(dumps: Vec<Dump>, before: Option<(u64, Vec<Dump>)>) -> BackupReport {
-        let totals = Totals { files: 1, bytes: 1000, bytes_new: 970, ..Totals::default() };
         BackupReport {
             snapshot: None,
             parent: None,
             unchanged: false,
-            totals,
+            totals: totals(),
             parts: Vec::new(),
             dumps,
             said: Vec::new(),
+            advice: Vec::new(),
             before,
+            plain_nights: None,
             cost: Default::default(),
             seconds: 1.0,
         }
@@ -153,6 +199,7 @@ mod tests {
         assert_eq!(describe(&dump(Incomplete)), "a.sql: pg_dump 15.18, INCOMPLETE (why)");
         let whole = Dump { table_count: 1, rows: Some(2), compression: "gzip".into(), ..dump(Complete) };
         assert_eq!(describe(&whole), "a.sql: pg_dump 15.18 in gzip, complete, 1 table, 2 rows");
+        assert!(how_to_load(&Dump { compression: String::new(), ..whole }).unwrap().starts_with("psql "));
     }
 
     #[test]
@@ -162,7 +209,19 @@ mod tests {
         let packed = Dump { compression: "gzip".into(), ..dump(Verdict::Complete) };
         let said = warnings(&report(vec![packed.clone()], Some((1000, vec![packed.clone()]))));
         assert!(said.len() == 1 && said[0].contains("97 % of it (970 B of 1000 B) was new"), "{said:?}");
-        assert!(warnings(&report(vec![packed], None))[0].contains("each night costs nearly a whole dump"));
+        let plain_nights = |bytes_new| Some(PlainNights { nights: 14, bytes: 100_000, bytes_new });
+        for (new, expected) in [
+            (2000, ", 48 times the share of dumps here that are not compressed (2.0 % in 14 nights); let it"),
+            (30_000, ", 3.2 times the share of dumps here that are not compressed (30 % in 14 nights); let it"),
+            (60_000, "had to be stored; let it"),
+            (0, "; of dumps here that are not compressed nothing was new in 14 nights; let it"),
+        ] {
+            let known = BackupReport { plain_nights: plain_nights(new), ..report(vec![packed.clone()], Some((1000, Vec::new()))) };
+            assert!(warnings(&known)[0].contains(expected), "{:?}", warnings(&known));
+        }
+        assert!(warnings(&report(vec![packed.clone()], None))[0].contains("each night mostly costs nearly a whole dump"));
+        let cheap = BackupReport { totals: Totals { bytes_new: 20, ..totals() }, ..report(vec![packed.clone()], Some((1000, Vec::new()))) };
+        assert_eq!(warnings(&cheap), [""; 0]);
         let said = warnings(&report(Vec::new(), Some((2002, vec![dump(Verdict::Complete)]))));
         let expected = [
             "this dump has 1000 B, less than half of the 1.96 KiB of the one before",

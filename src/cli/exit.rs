@@ -49,7 +49,10 @@ const CODES: &[(u8, &str)] = &[
     (1, "failure; nothing was committed"),
     (2, "wrong usage: an argument or variable is missing, unknown or in conflict"),
     (3, "done, but some files or folders could not be read or written"),
-    (4, "the captured command failed, and no snapshot was saved; or a dump is incomplete, and the snapshot says so"),
+    (
+        4,
+        "a command failed: one that was captured (no snapshot was saved), or given data; or a dump is incomplete, and the snapshot says so",
+    ),
     (10, "there is no repository at this place"),
     (11, "the repository changed meanwhile, or the job is running already; run the command again"),
     (12, "wrong password, key file or recovery words"),
@@ -68,6 +71,8 @@ pub const WATCHING: &[u8] = &[0, 1, 2, 10, 11, 12, 20, 30, 130];
 pub const WITH_FILES: &[u8] = &[0, 1, 2, 3, 10, 11, 12, 20, 130];
 /// Codes of a backup.
 pub const BACKUP: &[u8] = &[0, 1, 2, 3, 4, 10, 11, 12, 20, 130];
+/// Codes of giving out one file, perhaps to a command.
+pub const DUMP: &[u8] = &[0, 1, 2, 4, 10, 11, 12, 20, 130];
 /// Codes of a drill.
 pub const DRILL: &[u8] = &[0, 1, 2, 4, 10, 11, 12, 20, 30, 130];
 /// Codes of runs of jobs.
@@ -131,7 +136,7 @@ pub fn code(error: &Error) -> u8 {
     match error {
         error if error.is_damage() => 20,
         Error::Usage(_) => 2,
-        Error::Command { .. } => 4,
+        Error::Command { .. } | Error::Receiver { .. } => 4,
         Error::NoRepository { .. } => 10,
         Error::Conflict(_) => 11,
         Error::WrongKey | Error::WrongWords(_) => 12,
@@ -168,6 +173,7 @@ fn hint(error: &Error) -> Option<&'static str> {
         Error::Conflict(_) => "run the command again",
         Error::ReadBack(_) => "test the memory (memtest86+) before you trust this machine; nothing was committed",
         Error::Refused { hint, .. } => hint,
+        Error::Receiver { .. } => "do not rely on what it did with the data; look at what it said, and give it the whole again",
         Error::EmptyStream { .. } => "if an empty stream is right, say --allow-empty",
         Error::Command { outcome, .. } if outcome.starts_with("could not be started") => "is it installed, and in the PATH of this user?",
         Error::Command { stderr_tail, .. } if stderr_tail.is_empty() => "the command said nothing on standard error; run it by hand",
@@ -255,6 +261,7 @@ mod tests {
             (Error::Usage("x".into()), 2),
             (Error::EmptyStream { name: "x".into() }, 1),
             (Error::Command { program: "x".into(), outcome: "failed".into(), stderr_tail: Vec::new() }, 4),
+            (Error::Receiver { program: "x".into(), outcome: "failed".into() }, 4),
             (Error::NoRepository { location: "x".into() }, 10),
             (Error::WrongKey, 12),
             (Error::WrongWords("x".into()), 12),

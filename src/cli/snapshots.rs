@@ -14,7 +14,7 @@ use crate::repo::Stored;
 ///
 /// Size is what the snapshot holds, New what of it was not in the repository before, Stored what that took after compression.
 /// A snapshot some of whose files could not be read is marked incomplete. Dump says whether the dumps in it are whole; -v says
-/// more of each. Times are local.
+/// more of each, and how it is loaded. Times are local.
 #[derive(clap::Args)]
 #[command(after_long_help = exit::help(EXAMPLES, exit::OPENING))]
 pub struct Args {
@@ -82,8 +82,12 @@ fn text(found: &[Stored], verbose: bool) -> String {
     if verbose {
         // Below the row of each, from the last up.
         for (at, stored) in found.iter().enumerate().rev() {
-            let details = stored.snapshot.dumps.iter().map(|dump| format!("          {}", dumps::describe(dump)));
-            lines.splice(at + 3..at + 3, details.collect::<Vec<_>>());
+            let mut details = Vec::new();
+            for dump in &stored.snapshot.dumps {
+                details.push(format!("          {}", dumps::describe(dump)));
+                details.extend(dumps::how_to_load(dump).map(|how| format!("            to load it: {how}")));
+            }
+            lines.splice(at + 3..at + 3, details);
         }
     }
     format!("{}\n{}", lines.join("\n"), show::count(found.len() as u64, "snapshot"))

@@ -82,6 +82,10 @@ pub fn json(report: &BackupReport, dry_run: bool) -> Value {
     if !warnings.is_empty() {
         value["warnings"] = json!(warnings);
     }
+    let advice = dumps::advice(report);
+    if !advice.is_empty() {
+        value["advice"] = json!(advice);
+    }
     if let Some(id) = report.snapshot {
         value["snapshot_id"] = json!(id);
     }
@@ -108,7 +112,9 @@ mod tests {
             parts: Vec::new(),
             dumps: Vec::new(),
             said: Vec::new(),
+            advice: Vec::new(),
             before: None,
+            plain_nights: None,
             cost: Default::default(),
             seconds: 2.9,
         }

@@ -102,6 +102,18 @@ pub struct Job {
     pub drill: Option<Drill>,
 }
 
+impl Job {
+    /// Names of the streams among what it saves; all others are files.
+    pub fn streams(&self) -> Vec<String> {
+        let name = |source: &Source| match &source.what {
+            What::Command(command) => Some(command.name.clone()),
+            What::Sqlite { name, .. } => Some(name.clone()),
+            What::Files { .. } => None,
+        };
+        self.sources.iter().filter_map(name).collect()
+    }
+}
+
 /// One source of a job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {

@@ -11,6 +11,7 @@ mod checksum;
 mod folder;
 mod gzip;
 mod leveldb;
+mod load;
 mod lz4;
 mod mongo;
 mod mysql;
@@ -27,6 +28,7 @@ mod zip;
 mod zstd;
 
 pub use folder::{Folder, demand_overall};
+pub use load::{Loading, loading, mismatch, unpacking};
 pub use pg_archive::Wanted;
 
 use crate::format::dump::{Dump, Verdict};
@@ -41,6 +43,10 @@ trait Parser: Send {
     /// Further files that belong to this one, known after `finish`.
     fn wanted(&self) -> Option<&[Wanted]> {
         None
+    }
+    /// How to make the next one so that it costs less, known after `finish`: flags that this one shows to be missing.
+    fn advice(&self) -> Vec<&'static str> {
+        Vec::new()
     }
 }
 
@@ -301,9 +307,9 @@ impl Judge {
         let found = parser.finish();
         let name = if found.format.is_empty() { format.name().into() } else { found.format.clone() };
         let is_listed = self.scope != Scope::File || name != "tar" || is_called_dump(&self.name);
-        let wanted = parser.wanted().map(<[Wanted]>::to_vec);
+        let (wanted, advice) = (parser.wanted().map(<[Wanted]>::to_vec), parser.advice());
         let dump = Dump { format: name, path: crate::error::show_bytes(&self.name), bytes: self.bytes, ..found };
-        is_listed.then_some(Judged { dump, wanted })
+        is_listed.then_some(Judged { dump, wanted, advice })
     }
 }
 
@@ -318,6 +324,8 @@ fn is_rows(name: &[u8]) -> bool {
 pub struct Judged {
     pub dump: Dump,
     pub wanted: Option<Vec<Wanted>>,
+    /// How to make the next one so that it costs less.
+    pub advice: Vec<&'static str>,
 }
 
 /// What is in a compressed stream.

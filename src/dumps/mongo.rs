@@ -35,6 +35,8 @@ pub struct MongoArchive {
     /// The checksum of the current collection, taken out of the map while it runs.
     crc: Option<Digest64>,
     documents: u64,
+    /// A collection began before another one had ended.
+    has_turns: bool,
 }
 
 #[derive(Default)]
@@ -170,7 +172,9 @@ impl MongoArchive {
 
     /// The head of a segment: of which collection, and whether that ends.
     fn segment(&mut self, head: &Fields) -> State {
-        self.current = head.namespace();
+        let before = std::mem::replace(&mut self.current, head.namespace());
+        let is_open = |collection: &Collection| !collection.has_ended && !collection.is_without_end;
+        self.has_turns |= before != self.current && self.collections.get(&before).is_some_and(is_open);
         if !self.collections.contains_key(&self.current) {
             // The collection behind one of time series was not announced by versions before 100.
             self.order.push(self.current.clone());
@@ -276,6 +280,13 @@ impl Parser for MongoArchive {
             table_count: tables.count,
             tables: tables.list,
             ..self.judge()
+        }
+    }
+
+    fn advice(&self) -> Vec<&'static str> {
+        match self.has_turns {
+            true => vec!["mongodump --numParallelCollections=1: collections came in turns, in another order each night"],
+            false => Vec::new(),
         }
     }
 }

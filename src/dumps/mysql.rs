@@ -20,6 +20,37 @@ pub struct Mysql {
     producer: &'static str,
     version: String,
     server: String,
+    /// While the definition of a table goes by: what in it matters for the order of its rows.
+    structure: Option<Structure>,
+    is_unordered: bool,
+    is_ordered: bool,
+    has_date: bool,
+}
+
+/// What a table's definition says of the order in which its rows come.
+struct Structure {
+    /// Engines that give rows in the order they lie in, and not in that of a key.
+    heaps: [Search; 2],
+    keys: [Search; 2],
+    is_heap: bool,
+    has_key: bool,
+}
+
+impl Structure {
+    fn new() -> Self {
+        let searches = |needles: [&'static [u8]; 2]| needles.map(|needle| Search::new(needle, b""));
+        Self {
+            heaps: searches([b"\n) ENGINE=MyISAM", b"\n) ENGINE=Aria"]),
+            keys: searches([b"\n  PRIMARY KEY (", b"\n  UNIQUE KEY `"]),
+            is_heap: false,
+            has_key: false,
+        }
+    }
+
+    fn see(&mut self, bytes: &[u8]) {
+        self.is_heap |= self.heaps.iter_mut().any(|search| search.find(bytes).is_some());
+        self.has_key |= self.keys.iter_mut().any(|search| search.find(bytes).is_some());
+    }
 }
 
 fn search() -> Search {
@@ -38,6 +69,10 @@ impl Default for Mysql {
             producer: "",
             version: String::new(),
             server: String::new(),
+            structure: None,
+            is_unordered: false,
+            is_ordered: false,
+            has_date: false,
         }
     }
 }
@@ -45,6 +80,9 @@ impl Default for Mysql {
 impl Mysql {
     fn comment(&mut self) {
         let line = self.line.start();
+        if let Some(structure) = self.structure.take() {
+            self.is_unordered |= structure.is_heap && structure.has_key;
+        }
         if let Some(rest) = line.strip_prefix(b"MySQL dump ") {
             (self.producer, self.version) = ("mysqldump", text(version(rest)));
         } else if let Some(rest) = line.strip_prefix(b"MariaDB dump ") {
@@ -55,10 +93,13 @@ impl Mysql {
             self.database = format!("{}.", unquoted(name));
         } else if let Some(name) = line.strip_prefix(b"Table structure for table ") {
             self.tables.add(&format!("{}{}", self.database, unquoted(name)), None);
+            self.structure = Some(Structure::new());
+        } else if line.starts_with(b"ORDER BY:") {
+            self.is_ordered = true;
         }
     }
 
-    fn judge(&self) -> Dump {
+    fn judge(&mut self) -> Dump {
         if self.producer.is_empty() {
             return unknown("its comments were switched off (--compact, --skip-comments), and with them the closing line");
         }
@@ -73,7 +114,10 @@ impl Mysql {
         };
         match last.strip_prefix(b"-- Dump completed") {
             Some(b"") => complete(),
-            Some(date) if date.strip_prefix(b" on ").is_some_and(is_date) => complete(),
+            Some(date) if date.strip_prefix(b" on ").is_some_and(is_date) => {
+                self.has_date = true;
+                complete()
+            }
             Some(_) => incomplete("its last line is cut short"),
             None if has_closing_before() && !has_head_after() && !b"-- Dump completed".starts_with(last) => {
                 unknown("something follows the closing line")
@@ -128,18 +172,34 @@ impl Parser for Mysql {
             }
             let end = self.search.find(input);
             self.is_in_comment = end.is_some();
-            input = &input[end.unwrap_or(input.len())..];
+            let (seen, rest) = input.split_at(end.unwrap_or(input.len()));
+            if let Some(structure) = &mut self.structure {
+                structure.see(seen);
+            }
+            input = rest;
         }
     }
 
     fn finish(&mut self) -> Dump {
+        let verdict = self.judge();
         Dump {
             producer: self.producer.into(),
             version: std::mem::take(&mut self.version),
             server: std::mem::take(&mut self.server),
             table_count: self.tables.count,
             tables: std::mem::take(&mut self.tables.list),
-            ..self.judge()
+            ..verdict
         }
+    }
+
+    fn advice(&self) -> Vec<&'static str> {
+        let mut advice = Vec::new();
+        if self.has_date {
+            advice.push("--skip-dump-date: without the date at its end, a dump of unchanged data is the same as the one before");
+        }
+        if self.is_unordered && !self.is_ordered {
+            advice.push("--order-by-primary: rows of its MyISAM or Aria tables come in the order they lie in, which changes");
+        }
+        advice
     }
 }

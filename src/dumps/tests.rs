@@ -382,6 +382,51 @@ fn a_collection_without_its_end_is_missed() {
 }
 
 #[test]
+fn flags_that_are_missing_are_named() {
+    let flags = |bytes: &[u8]| {
+        let mut found: Vec<Vec<String>> = Vec::new();
+        for size in [1, 7, 64, 4096, usize::MAX] {
+            let advice = judge_in_pieces("x", bytes, size).unwrap().advice;
+            found.push(advice.iter().map(|text| text.split(':').next().unwrap().to_owned()).collect());
+        }
+        assert!(found.windows(2).all(|pair| pair[0] == pair[1]), "{found:?}");
+        found.remove(0).join(" ")
+    };
+    let text = String::from_utf8(sample("mariadb-dump.sql")).unwrap();
+    assert_eq!(flags(text.as_bytes()), "--skip-dump-date");
+    assert_eq!(flags(&sample("mariadb-dump-no-date.sql")), "");
+    for engine in ["MyISAM", "Aria"] {
+        let heap = text.replace("ENGINE=InnoDB", &format!("ENGINE={engine}"));
+        assert_eq!(flags(heap.as_bytes()), "--skip-dump-date --order-by-primary");
+        let data = "-- Dumping data for table `people`\n--\n";
+        let ordered = heap.replace(data, &format!("{data}-- ORDER BY:  `id`\n"));
+        assert_ne!(ordered, heap);
+        assert_eq!(flags(ordered.as_bytes()), "--skip-dump-date");
+        // Without a key there is nothing to order by.
+        assert_eq!(flags(heap.replace("PRIMARY KEY (", "KEY (").as_bytes()), "--skip-dump-date");
+    }
+    assert_eq!(flags(&mongo_archive()), "mongodump --numParallelCollections=1");
+    let mut bytes = vec![0x6d, 0xe2, 0x99, 0x81];
+    let end = [0xff; 4];
+    bytes.extend(document(&[("version", Text("0.1"))]));
+    for name in ["people", "letters"] {
+        bytes.extend(document(&[("db", Text("shop")), ("collection", Text(name)), ("type", Text("collection"))]));
+    }
+    bytes.extend(end);
+    for name in ["people", "letters"] {
+        let mut crc = checksum::ecma();
+        crc.update(&person(1));
+        let head = |eof, crc| document(&[("db", Text("shop")), ("collection", Text(name)), ("EOF", Flag(eof)), ("CRC", Number(crc))]);
+        for part in [head(false, 0), person(1), end.to_vec(), head(true, crc.finalize()), end.to_vec()] {
+            bytes.extend(part);
+        }
+    }
+    check("x", &bytes, Verdict::Complete, "");
+    assert_eq!(flags(&bytes), "");
+    assert_eq!(flags(&sample("pg_dump.sql")), "");
+}
+
+#[test]
 fn several_members_frames_and_streams() {
     for name in ["pg_dump.sql.gz", "pg_dump.sql.zst", "pg_dump.sql.xz", "pg_dump.sql.lz4", "pg_dump.sql.bz2"] {
         let whole = sample(name);

@@ -24,7 +24,7 @@ use crate::format::entry::{Entry, Meta, Time};
 use crate::format::snapshot::{Part, Snapshot, SourceKind, Totals};
 use crate::id::SnapshotId;
 use crate::limits::*;
-use crate::ops::judge::{Expect, Verdicts};
+use crate::ops::judge::{Advice, Expect, Judgement, Verdicts};
 use crate::ops::overheard::Overheard;
 use crate::progress::{Progress, Stage};
 use crate::repo::{CatalogWriter, Cost, Reliance, Repository, SnapshotFilter, Stored, Writer, WriterOptions, WrittenCatalog};
@@ -113,10 +113,24 @@ pub struct BackupReport {
     pub dumps: Vec<Dump>,
     /// Lines that speak of an error, from the standard error of a command that ended with success.
     pub said: Vec<String>,
+    /// How to make the dumps so that they cost less.
+    pub advice: Vec<Advice>,
     /// The parent's plain bytes and dumps.
     pub before: Option<(u64, Vec<Dump>)>,
+    /// What uncompressed dumps in this repository cost; known only where a compressed one was saved.
+    pub plain_nights: Option<PlainNights>,
     pub cost: Cost,
     pub seconds: f64,
+}
+
+/// What streams of dumps that were not compressed cost so far, in each night after their first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlainNights {
+    pub nights: u64,
+    /// Plain bytes of all of them.
+    pub bytes: u64,
+    /// Of these, bytes that were new in their night.
+    pub bytes_new: u64,
 }
 
 /// Backs up.
@@ -136,7 +150,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
     let overheard = Overheard::default();
     let input = several::overhear(input, &overheard);
     let job = Job { input, known: &known, started, options, older, progress };
-    let Done { written, mut totals, dumps, tallies } = match job.run(&mut writer, &subject) {
+    let Done { written, mut totals, judgement: (dumps, advice), tallies } = match job.run(&mut writer, &subject) {
         Ok(done) => done,
         // A thread that failed hangs up on the others: its own reason is the one to tell.
         Err(error) => return Err(writer.first_failure(error)),
@@ -154,10 +168,15 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         parts: several::judge(repository, &expected, &tallies, &dumps, &subject.filter(options))?,
         dumps,
         said: overheard.lines(),
+        advice,
+        plain_nights: None,
         before: older.map(|older| (older.totals.bytes, older.dumps.clone())),
         cost,
         seconds: begun.elapsed().as_secs_f64(),
     };
+    if subject.kind == SourceKind::Stream && report.dumps.iter().any(|dump| !dump.compression.is_empty()) {
+        report.plain_nights = plain_nights(repository);
+    }
     if options.dry_run || unchanged && options.skip_if_unchanged {
         return Ok(report);
     }
@@ -216,7 +235,7 @@ struct Job<'a> {
 struct Done {
     written: WrittenCatalog,
     totals: Totals,
-    dumps: Vec<Dump>,
+    judgement: Judgement,
     /// Of several sources.
     tallies: Vec<Tally>,
 }
@@ -236,8 +255,23 @@ impl Job<'_> {
         }
         let tallies = tallies.map(|tallies| std::mem::take(&mut *tallies.lock().expect("nobody else is left")));
         let written = catalog.finish(writer)?;
-        Ok(Done { written, totals, dumps: verdicts.finish(), tallies: tallies.unwrap_or_default() })
+        Ok(Done { written, totals, judgement: verdicts.finish(), tallies: tallies.unwrap_or_default() })
     }
+}
+
+/// Only for a warning: what cannot be read does not count.
+fn plain_nights(repository: &Repository) -> Option<PlainNights> {
+    let (found, _) = repository.snapshots_at_hand().ok()?;
+    let mut sum = PlainNights::default();
+    for snapshot in found.iter().map(|stored| &stored.snapshot) {
+        let is_plain = matches!(&snapshot.dumps[..], [dump] if dump.compression.is_empty());
+        if is_plain && snapshot.source == SourceKind::Stream && snapshot.parent.is_some() && snapshot.is_good() {
+            sum.nights += 1;
+            sum.bytes += snapshot.totals.bytes;
+            sum.bytes_new += snapshot.totals.bytes_new;
+        }
+    }
+    (sum.bytes > 0).then_some(sum)
 }
 
 /// What a snapshot is of.

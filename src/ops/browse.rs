@@ -7,8 +7,9 @@ use crate::error::{Error, Result, show_bytes};
 use crate::format::entry::{Entry, Node};
 use crate::format::segment::Segment;
 use crate::format::slot::Method;
+use crate::format::snapshot::SourceKind;
 use crate::id::ObjectName;
-use crate::repo::{CatalogReader, Repository, Selection, SnapshotFilter};
+use crate::repo::{CatalogReader, Repository, Selection, SnapshotFilter, Stored};
 
 /// Calls `each` for every entry at or below the selection's path, in path order; only the folder's own entries unless `recursive`.
 /// A path that is not there is an error.
@@ -37,6 +38,25 @@ pub fn list(repository: &Repository, selection: &Selection, recursive: bool, eac
             Err(Error::NotFound(format!("Snapshot {id} holds no {}; snap ls {id} shows what it holds", show_bytes(&selection.path))))
         }
     }
+}
+
+/// Paths of the streams in a snapshot, roles and the like first; and whether there are files besides. In a snapshot of files and
+/// streams, those are streams that `names` says.
+pub fn contents(repository: &Repository, stored: &Stored, names: &[String]) -> Result<(Vec<Vec<u8>>, bool)> {
+    let all = stored.snapshot.source == SourceKind::Stream;
+    let is_stream = |path: &[u8]| all || names.iter().any(|name| name.as_bytes() == path);
+    let (mut streams, mut files) = (Vec::new(), false);
+    let everything = Selection { stored: stored.clone(), path: Vec::new() };
+    list(repository, &everything, true, &mut |entry| {
+        match &entry.node {
+            Node::File { .. } if is_stream(&entry.path) => streams.push(entry.path.clone()),
+            Node::Folder => {}
+            _ => files = true,
+        }
+        Ok(())
+    })?;
+    streams.sort_by_key(|path| !path.starts_with(b"globals"));
+    Ok((streams, files))
 }
 
 /// The rest of `path` behind the folder `top`; empty for `top` itself.

@@ -14,15 +14,15 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use crate::config::{self, Answer, Ask};
+use crate::dumps::unpacking;
 use crate::error::{Error, Result, show_bytes};
 use crate::format::dump::Dump;
 use crate::format::entry::{Entry, Node};
 use crate::format::report::{Drill, DrillCheck, DrilledContent, Step};
-use crate::format::snapshot::SourceKind;
 use crate::limits::*;
 use crate::ops::browse;
 use crate::ops::dump::{DumpReport, dump};
-use crate::ops::restore::{RestoreOptions, restore};
+use crate::ops::restore::{RestoreOptions, just_these, restore};
 use crate::progress::Progress;
 use crate::repo::{Repository, Selection, Stored};
 use place::Place;
@@ -81,7 +81,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn all(&mut self) -> Result<()> {
-        let (streams, files) = self.contents()?;
+        let (streams, files) = browse::contents(self.repository, self.subject.stored, self.subject.streams)?;
         let dumps: BTreeMap<String, Dump> =
             self.subject.stored.snapshot.dumps.iter().map(|dump| (dump.path.clone(), dump.clone())).collect();
         let formats: Vec<&str> = streams.iter().filter_map(|path| dumps.get(&show_bytes(path))).map(|dump| dump.format.as_str()).collect();
@@ -126,24 +126,6 @@ impl Run<'_> {
         outcome
     }
 
-    /// Paths of the streams, roles and the like first; and whether there are files besides.
-    fn contents(&self) -> Result<(Vec<Vec<u8>>, bool)> {
-        let is_stream = |path: &[u8]| {
-            self.subject.stored.snapshot.source == SourceKind::Stream || self.subject.streams.iter().any(|name| name.as_bytes() == path)
-        };
-        let (mut streams, mut files) = (Vec::new(), false);
-        browse::list(self.repository, &self.everything(), true, &mut |entry| {
-            match &entry.node {
-                Node::File { .. } if is_stream(&entry.path) => streams.push(entry.path.clone()),
-                Node::Folder => {}
-                _ => files = true,
-            }
-            Ok(())
-        })?;
-        streams.sort_by_key(|path| !path.starts_with(b"globals"));
-        Ok((streams, files))
-    }
-
     fn everything(&self) -> Selection {
         Selection { stored: self.subject.stored.clone(), path: Vec::new() }
     }
@@ -157,6 +139,7 @@ impl Run<'_> {
             Some(line) => {
                 self.surroundings.set("SNAP_STREAM", &name);
                 self.surroundings.set("SNAP_FORMAT", dump_of.map_or("", |dump| &dump.format));
+                self.surroundings.set("SNAP_UNPACK", dump_of.and_then(unpacking).unwrap_or("cat"));
                 let mut report = None;
                 let said = self.surroundings.feed(&line, |stdin| {
                     let mut counted = Counted { inner: stdin, first: &mut note, bytes: 0 };
@@ -197,8 +180,7 @@ impl Run<'_> {
 
     fn restore_files(&mut self, streams: &[Vec<u8>]) -> Result<()> {
         let target = self.subject.folder.join("files");
-        let exclude = streams.iter().map(|path| format!("/{}", escape(&show_bytes(path)))).collect();
-        let options = RestoreOptions { exclude, ..RestoreOptions::default() };
+        let options = RestoreOptions { exclude: just_these(streams), ..RestoreOptions::default() };
         let report = restore(self.repository, &self.everything(), &target, &options, self.progress)?;
         self.note_first(Some(self.begun.elapsed().as_secs_f64()));
         if report.damaged > 0 {
@@ -351,11 +333,6 @@ fn with_tail(error: &Error) -> String {
         }
         error => error.to_string(),
     }
-}
-
-/// A path as a pattern that matches only it.
-fn escape(path: &str) -> String {
-    path.chars().flat_map(|c| "*?[]{}\\!".contains(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
 #[cfg(test)]

@@ -3,15 +3,19 @@
 //! Frames are read ahead and decoded in parallel; every chunk and the whole content are verified. A lost stretch stops the dump:
 //! what follows it would land in the wrong place.
 
+mod receiver;
+
 use std::io::{ErrorKind, Write};
 
 use crate::error::{Error, Result, show_bytes};
 use crate::format::content::Content;
+use crate::format::dump::Dump;
 use crate::format::entry::{Entry, Node};
 use crate::id::ContentHash;
 use crate::ops::browse;
 use crate::progress::{Progress, Stage};
 use crate::repo::{Repository, Runs, Selection, Wanted};
+pub use receiver::dump_to_command;
 
 /// What a dump did.
 #[derive(Clone, Debug)]
@@ -22,15 +26,41 @@ pub struct DumpReport {
     pub seconds: f64,
 }
 
+/// A file or stream in a snapshot.
+pub struct Found {
+    pub path: Vec<u8>,
+    /// What is known of it as a dump.
+    pub dump: Option<Dump>,
+    content: Content,
+}
+
+impl Found {
+    pub fn size(&self) -> u64 {
+        self.content.size
+    }
+}
+
+/// The file at the selection's path, or, without a path, the snapshot's only file.
+pub fn find(repository: &Repository, selection: &Selection) -> Result<Found> {
+    let (path, content) = find_file(repository, selection)?;
+    let shown = show_bytes(&path);
+    let dump = selection.stored.snapshot.dumps.iter().find(|dump| dump.path == shown).cloned();
+    Ok(Found { path, dump, content })
+}
+
+/// Writes a file's bytes to `output`.
+pub fn write(repository: &Repository, found: &Found, output: &mut dyn Write, progress: &dyn Progress) -> Result<DumpReport> {
+    let begun = std::time::Instant::now();
+    progress.stage(Stage::Restoring, Some(found.size()), Some(1));
+    let hash = write_content(repository, &found.path, &found.content, output, progress)?;
+    output.flush().map_err(closed)?;
+    Ok(DumpReport { path: found.path.clone(), bytes: found.size(), hash, seconds: begun.elapsed().as_secs_f64() })
+}
+
 /// Writes the file at the selection's path (or, without a path, the snapshot's only file) to `output`.
 pub fn dump(repository: &Repository, selection: &Selection, output: &mut dyn Write, progress: &dyn Progress) -> Result<DumpReport> {
-    let begun = std::time::Instant::now();
     progress.stage(Stage::Opening, None, None);
-    let (path, content) = find_file(repository, selection)?;
-    progress.stage(Stage::Restoring, Some(content.size), Some(1));
-    let hash = write_content(repository, &path, &content, output, progress)?;
-    output.flush().map_err(closed)?;
-    Ok(DumpReport { path, bytes: content.size, hash, seconds: begun.elapsed().as_secs_f64() })
+    write(repository, &find(repository, selection)?, output, progress)
 }
 
 /// The file that is meant: at the path, or the only one there is.

@@ -25,6 +25,12 @@ pub enum Expect {
     Format(String),
 }
 
+/// A dump's path, for people, and what would make the next one cost less.
+pub type Advice = (String, &'static str);
+
+/// The dumps of one backup with their verdicts, and how to make them cheaper.
+pub type Judgement = (Vec<Dump>, Vec<Advice>);
+
 /// The verdicts of one backup.
 pub(super) struct Verdicts {
     found: Arc<Mutex<Found>>,
@@ -61,11 +67,11 @@ impl Verdicts {
     }
 
     /// All of them, in path order but for folders, which come when their last file was seen.
-    pub fn finish(self) -> Vec<Dump> {
+    pub fn finish(self) -> Judgement {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let mut dumps = std::mem::take(&mut found.dumps);
         demand_overall(&mut dumps);
-        dumps
+        (dumps, std::mem::take(&mut found.advice))
     }
 }
 
@@ -74,9 +80,16 @@ impl Verdicts {
 struct Found {
     dumps: Vec<Dump>,
     tables: usize,
+    advice: Vec<Advice>,
 }
 
 impl Found {
+    fn advise(&mut self, path: &str, advice: &[&'static str]) {
+        if self.advice.len() < SNAPSHOT_DUMPS_MAX {
+            self.advice.extend(advice.iter().map(|advice| (path.to_owned(), *advice)));
+        }
+    }
+
     fn push(&mut self, mut dump: Dump) {
         // A longer one is cut: then it is not found again the next night, and the file is not judged until it changes.
         let end = (0..=DUMP_PATH_BYTES_MAX.min(dump.path.len())).rev().find(|at| dump.path.is_char_boundary(*at));
@@ -158,6 +171,9 @@ impl Watched {
 
     fn ended(&mut self, path: &[u8], judge: Judge, size: u64) {
         let judged = judge.finish();
+        if let Some(judged) = judged.as_ref().filter(|judged| !judged.advice.is_empty()) {
+            self.found.lock().unwrap_or_else(PoisonError::into_inner).advise(&judged.dump.path, &judged.advice);
+        }
         if self.is_stream(path) {
             let mut dump = judged.map(|judged| judged.dump);
             if let Expect::Format(expected) = &self.expect

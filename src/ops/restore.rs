@@ -71,6 +71,12 @@ pub struct RestoreReport {
     pub seconds: f64,
 }
 
+/// Patterns that match just these paths in a snapshot.
+pub fn just_these(paths: &[Vec<u8>]) -> Vec<String> {
+    let escape = |c: char| "*?[]{}\\!".contains(c).then_some('\\').into_iter().chain([c]);
+    paths.iter().map(|path| format!("/{}", String::from_utf8_lossy(path).chars().flat_map(escape).collect::<String>())).collect()
+}
+
 /// Restores the selection into the folder `target`. With a path in the selection, that folder's contents (or that file) land in
 /// `target` itself.
 pub fn restore(

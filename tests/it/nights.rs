@@ -51,7 +51,8 @@ fn records(repository: &Repository) -> Vec<FrameRecord> {
 
 #[test]
 fn the_newest_of_many_nights_is_neither_dear_nor_scattered() {
-    let seed = seed("many nights");
+    // Always the same one: how many of a dozen frames become new bases in one night is chance, and so is what a night costs.
+    let seed = std::env::var("SEED").map_or(1, |text| text.parse().expect("SEED is a number"));
     let mut rng = Rng::new(seed);
     let (bench, _) = Bench::in_memory(seed);
     let mut bytes = lines(seed, 12 << 20);
@@ -63,11 +64,14 @@ fn the_newest_of_many_nights_is_neither_dear_nor_scattered() {
     }
     assert!(bench.dump("latest").unwrap() == bytes);
 
-    // Deltas against the first night grow each night, until some of it is stored anew as a base.
-    let sum = |nights: &[u64]| nights.iter().sum::<u64>();
-    let (early, late) = (sum(&stored[6..12]), sum(&stored[NIGHTS - 6..]));
-    assert!(late < early * 3 / 2, "the later of {stored:?}");
-    assert!(stored.iter().all(|&night| night < first / 2), "{first}, then {stored:?}");
+    // Deltas against the first night grow each night. At a quarter to half of what their frame takes alone (each frame at a share of its
+    // own) it is stored alone, as a new base: here after 9 to 20 nights, which makes 0.25 to 0.3 of a first night in the mean. Deltas that
+    // went on growing would cost 0.45 by then.
+    let mean = stored[NIGHTS / 2..].iter().sum::<u64>() as f64 / (NIGHTS / 2) as f64 / first as f64;
+    println!("{first}, then {stored:?}, at last {mean:.3} a night");
+    assert!(mean < 0.38, "the later of {stored:?}");
+    // Should all become new bases in one night, it costs what the first did.
+    assert!(stored.iter().all(|&night| night < first + first / 20), "{first}, then {stored:?}");
 
     // Chunks that did not change for a while are gathered again.
     let records = records(&bench.open());

@@ -358,7 +358,7 @@ fn a_test_message_reaches_everybody() {
         ["json", "slack", "discord"].map(|form| format!("[[notify.webhook]]\nurl = {}\nform = \"{form}\"\n", url(form))).concat();
     configure(&scene, &format!("[notify]\ncommand = [\"true\"]\n{webhooks}[notify.pings]\ngood = {}\n", url("ping")));
     let output = scene.check(&["config", "check", "--notify"], 0);
-    let said = String::from_utf8(output.stdout).unwrap();
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
     assert!(said.contains("webhook 2 (Slack): the test message was taken") && said.contains("ping for good: the test"), "{said}");
     let mut seen = server.take();
     seen.sort();
@@ -374,7 +374,7 @@ fn a_test_message_reaches_everybody() {
     assert!(server.take().is_empty());
     secret(&scene, "json", &Server::http("403 Forbidden").url(SECRET));
     let output = scene.check(&["config", "check", "--notify", "--json"], 1);
-    let answer = json(&String::from_utf8(output.stdout).unwrap());
+    let answer = json(&String::from_utf8(output.stdout.clone()).unwrap());
     assert_eq!(answer["notified"][0]["error"], "it answered 403");
     assert_eq!(answer["notified"][1]["error"], Value::Null);
     assert!(!stderr(&output).contains(SECRET));

@@ -1,7 +1,7 @@
 //! Places that snapshots are restored into: ready ones for the common servers, or the user's own programs.
 //!
 //! A ready place is a shell script that anybody can read: `up` makes the place and prints what leads to it, `load` takes a stream on
-//! its standard input, `ask` answers a question, `count` counts rows of the tables named on its input, `down` takes the place away.
+//! its standard input and unpacks it by `$SNAP_UNPACK`, `ask` answers a question, `count` counts rows of the tables named on its input, `down` takes the place away.
 
 use crate::config::{Ask, Drill};
 use crate::error::{Error, Result};
@@ -117,6 +117,23 @@ mod tests {
             assert!(checked.status.success() && checked.stderr.is_empty(), "{name}: {}", String::from_utf8_lossy(&checked.stderr));
             for action in ["up)", "load)", "ask)", "count)", "down)"] {
                 assert!(script.contains(&format!("\n  {action}")), "{name} {action}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_people_are_told_is_what_drills_do() {
+        for format in ["pg_dump", "pg_dumpall", "pg_dump custom", "pg_dump tar", "mysqldump", "redis", "sqlite"] {
+            let (_, script) = READY.iter().find(|(name, _)| *name == suiting(format)).unwrap();
+            let way = crate::dumps::loading(&crate::format::dump::Dump { format: format.into(), ..Default::default() }).unwrap();
+            let load = &script[script.find("\n  load)").unwrap()..script.find("\n  ask)").unwrap()];
+            // A script may find its program by another name, and says by variables what people fill in.
+            let program = way.command.split(' ').next().unwrap();
+            let does = load.contains(&format!("$SNAP_UNPACK | {}", if program == "mariadb" { "client" } else { program }));
+            let writes = program.is_empty() && load.contains("$SNAP_UNPACK >") && way.note.contains("write it to");
+            assert!(does && !program.is_empty() || writes, "{format}: {way:?}");
+            for flag in ["--exit-on-error", "--binary-mode", "--max-allowed-packet=1G"] {
+                assert!(!way.command.contains(flag) || load.contains(flag), "{format}: {flag}");
             }
         }
     }

@@ -45,7 +45,7 @@ case $1 in
     database=$(basename "$SNAP_STREAM")
     database=${database%%.*}
     client -e "create database if not exists \`${database//\`/\`\`}\`"
-    client --binary-mode --max-allowed-packet=1G "$database" >/dev/null
+    $SNAP_UNPACK | client --binary-mode --max-allowed-packet=1G "$database" >/dev/null
     echo "SNAP_DATABASE=$database"
     ;;
   ask) client "$SNAP_DATABASE" -e "$SNAP_ASK" ;;

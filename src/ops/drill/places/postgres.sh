@@ -41,9 +41,9 @@ case $1 in
       *) createdb "$database" 2>/dev/null || ask -d "$database" -c "" ;;
     esac
     case $SNAP_FORMAT in
-      "pg_dump custom" | "pg_dump tar" | tar) pg_restore --no-owner --no-privileges --exit-on-error -d "$database" ;;
+      "pg_dump custom" | "pg_dump tar" | tar) $SNAP_UNPACK | pg_restore --no-owner --no-privileges --exit-on-error -d "$database" ;;
       *)
-        psql -X -q -d "$database" >/dev/null 2>load.errors
+        $SNAP_UNPACK | psql -X -q -d "$database" >/dev/null 2>load.errors
         # Owners that are not here, and what is here already, change no data.
         if grep -v -e 'role ".*" does not exist' -e 'role "postgres" already exists' -e 'database ".*" already exists' load.errors |
           grep -e 'ERROR: ' -e 'FATAL: ' -e 'invalid command' | head -n 5 | grep . >&2; then

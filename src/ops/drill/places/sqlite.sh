@@ -8,7 +8,7 @@ case $1 in
     ;;
   load)
     file=$PWD/server/$(basename "$SNAP_STREAM")
-    cat >"$file"
+    $SNAP_UNPACK >"$file"
     answer=$(sqlite3 -readonly "$file" "pragma integrity_check")
     [ "$answer" = ok ] || { echo "$answer" | head -n 5 >&2; exit 1; }
     echo "SNAP_DATABASE=$file"
