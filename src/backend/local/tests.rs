@@ -188,7 +188,8 @@ fn a_folder_with_anything_else_in_it_is_refused() {
     fs::write(parent.path().join("file"), b"").unwrap();
     Local::new(parent.path().join("file")).create_areas().unwrap_err();
     let error = Local::new(parent.path().join("no/such")).create_areas().unwrap_err();
-    assert_eq!(error.kind, StorageErrorKind::NotFound, "a disk that is not mounted is not made up for");
+    assert_eq!(error.kind, StorageErrorKind::Other, "a disk that is not mounted is not made up for");
+    assert!(error.source.to_string().contains("/no does not exist; make it, or mount what belongs there"), "{}", error.source);
 }
 
 #[test]
