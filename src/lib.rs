@@ -28,5 +28,7 @@ pub mod target;
 pub mod repo;
 // Floor 4
 pub mod ops;
+// Floor 5
+pub mod serve;
 // Floor 6
 pub mod cli;
