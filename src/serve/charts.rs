@@ -1,14 +1,15 @@
 //! Drawings: nights as squares, sizes as bars. Plain SVG inside the page, coloured by its style sheet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 
-use jiff::ToSpan;
 use jiff::civil::{Date, Weekday};
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
 
 use super::html::text;
 use crate::format::report::Outcome;
+use crate::id::SnapshotId;
 use crate::ops::status::flaw;
 use crate::repo::{Stored, StoredReport};
 use crate::wording::{count, size};
@@ -41,23 +42,24 @@ impl Night {
     }
 }
 
-/// The best of every day, by the calendar of this machine: one good snapshot makes up for a try that failed before it.
-pub fn nights(snapshots: &[&Stored], runs: &[&StoredReport], zone: &TimeZone) -> BTreeMap<Date, Night> {
+/// The best of every day from `since` on, by the calendar of this machine: one good snapshot makes up for a try that failed before it.
+pub fn nights(snapshots: &[&Stored], runs: &[&StoredReport], zone: &TimeZone, since: Timestamp) -> BTreeMap<Date, Night> {
     let mut nights: BTreeMap<Date, Night> = BTreeMap::new();
-    let mut add = |time: jiff::Timestamp, night: Night| {
+    let mut add = |time: Timestamp, night: Night| {
         let best = nights.entry(time.to_zoned(zone.clone()).date()).or_insert(night);
         *best = night.max(*best);
     };
     // A run that found fault with its snapshot knows better than the snapshot.
     let faulty = runs.iter().filter(|run| run.report.outcome != Outcome::Good);
-    let faulty: Vec<_> = faulty.filter_map(|run| super::jobs::run_of(run).and_then(|run| run.snapshot)).collect();
-    for stored in snapshots {
-        let is_good = flaw(&stored.snapshot).is_none() && stored.snapshot.is_good() && !faulty.contains(&stored.id);
+    let faulty: HashSet<SnapshotId> = faulty.filter_map(|run| super::jobs::run_of(run).and_then(|run| run.snapshot)).collect();
+    for stored in snapshots.iter().filter(|stored| stored.snapshot.time >= since) {
+        let (snapshot, is_faulty) = (&stored.snapshot, faulty.contains(&stored.id));
+        let is_good = flaw(snapshot).is_none() && snapshot.is_good() && snapshot.repaired.is_none() && !is_faulty;
         add(stored.snapshot.time, if is_good { Night::Good } else { Night::Flawed });
     }
-    for run in runs {
+    for run in runs.iter().filter(|run| run.report.time >= since) {
         match run.report.outcome {
-            // Its snapshot speaks for it, as long as there is one; after that it does.
+            // Its snapshot may have been forgotten since.
             Outcome::Good => add(run.report.time, Night::Good),
             Outcome::Partial => add(run.report.time, Night::Flawed),
             Outcome::Failed => add(run.report.time, Night::Failed),

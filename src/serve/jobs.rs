@@ -51,6 +51,11 @@ fn today(status: &Status, zone: &TimeZone) -> Date {
     status.time.to_zoned(zone.clone()).date()
 }
 
+/// So many days ago.
+fn since(status: &Status, days: i32) -> Timestamp {
+    status.time - Duration::from_secs(days as u64 * 24 * 3600)
+}
+
 /// The first page: what is wrong, then every job, the worst first.
 pub fn all(view: &View, zone: &TimeZone, page: usize) -> String {
     let status = &view.status;
@@ -63,7 +68,8 @@ pub fn all(view: &View, zone: &TimeZone, page: usize) -> String {
     body.push_str(&store(status, zone));
     let (jobs, pages) = html::paged(status.jobs.iter().collect(), page, "/?page=");
     for job in jobs {
-        let nights = charts::nights(&view.snapshots(&job.host, &job.job), &view.runs(&job.host, &job.job), zone);
+        let nights =
+            charts::nights(&view.snapshots(&job.host, &job.job), &view.runs(&job.host, &job.job), zone, since(status, STRIP_DAYS + 2));
         let _ = write!(body, "<article class=\"card {}\">{}", class_of(job.state), head(job));
         body.push_str(&told(job));
         body.push_str(&facts(job, status, zone));
@@ -175,7 +181,7 @@ pub fn one(view: &View, job: &JobStatus, zone: &TimeZone) -> String {
     let drills = view.drills(&job.host, &job.job);
     let mut body = format!("<h1>{} <span class=\"note\">on {}</span></h1>", text(&job.job), text(&job.host));
     let _ = write!(body, "<article class=\"card {0}\">{1}{2}</article>", class_of(job.state), told(job), facts(job, status, zone));
-    let nights = charts::nights(&snapshots, &runs, zone);
+    let nights = charts::nights(&snapshots, &runs, zone, since(status, CALENDAR_WEEKS * 7 + 2));
     let _ = write!(body, "<h2>Nights</h2>{}", charts::calendar(&nights, today(status, zone), CALENDAR_WEEKS));
     if !snapshots.is_empty() {
         let last = &snapshots[snapshots.len().saturating_sub(SIZES_MAX)..];

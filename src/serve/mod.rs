@@ -107,11 +107,12 @@ impl Site {
             ["runs"] => Some(reports::all_runs(view, zone, page)),
             ["drills"] => Some(reports::all_drills(view, zone, page)),
             ["snapshots"] => Some(snapshots::list(view, None, zone, page)),
-            ["job", host, job] => view.job(host, job).map(|job| jobs::one(view, job, zone)),
-            ["job", host, job, "snapshots"] => {
-                let is_known = !view.snapshots(host, job).is_empty();
-                is_known.then(|| snapshots::list(view, Some((host, job)), zone, page))
-            }
+            ["job", host, job] => match view.job(host, job) {
+                Some(job) => Some(jobs::one(view, job, zone)),
+                // What was a job once.
+                None => snapshots::of_stream(view, host, job, zone, page),
+            },
+            ["job", host, job, "snapshots"] => snapshots::of_stream(view, host, job, zone, page),
             ["snapshot", id] => match view.by_prefix(id)[..] {
                 [stored] => Some(snapshots::one(stored, zone)),
                 _ => None,

@@ -29,6 +29,12 @@ pub fn list(view: &View, stream: Option<(&str, &str)>, zone: &TimeZone, page: us
     html::page(&title, &body)
 }
 
+/// Those of a stream, if there are any.
+pub fn of_stream(view: &View, host: &str, name: &str, zone: &TimeZone, page: usize) -> Option<String> {
+    let is_known = !view.snapshots(host, name).is_empty();
+    is_known.then(|| list(view, Some((host, name)), zone, page))
+}
+
 /// Snapshots in a table.
 pub fn table(snapshots: &[&Stored], zone: &TimeZone, of_many: bool) -> String {
     if snapshots.is_empty() {
@@ -80,7 +86,7 @@ fn judged(snapshot: &Snapshot) -> String {
 pub fn one(stored: &Stored, zone: &TimeZone) -> String {
     let (snapshot, totals) = (&stored.snapshot, &stored.snapshot.totals);
     let mut body = format!(
-        "<h1>Snapshot <code>{}</code></h1><p><a href=\"{}\">{}</a> <span class=\"note\">on {}</span> {}</p>",
+        "<h1>Snapshot <code>{}</code></h1><p><a href=\"{}/snapshots\">{}</a> <span class=\"note\">on {}</span> {}</p>",
         stored.id.short(),
         link(&snapshot.host, &snapshot.name),
         text(&snapshot.name),
