@@ -29,5 +29,7 @@ pub mod repo;
 // Floor 4
 pub mod notify;
 pub mod ops;
+// Floor 5
+pub mod serve;
 // Floor 6
 pub mod cli;

@@ -168,3 +168,20 @@ pub const OVERHEARD_LINES_MAX: usize = 5;
 pub const OVERHEARD_LINE_BYTES: usize = 300;
 /// Window of a zstd frame that is decompressed to look at what is in it.
 pub const DUMP_WINDOW_LOG_MAX: u32 = 25;
+
+/// Connections that `snap serve` has at a time.
+pub const SERVE_CONNECTIONS_MAX: usize = 256;
+/// Questions to it that wait for an answer.
+pub const SERVE_WAITING_MAX: usize = 64;
+/// Answers it makes at a time.
+pub const SERVE_WORKERS: usize = 4;
+/// Of these, how many may look into snapshots, which may take long.
+pub const SERVE_BROWSING_MAX: usize = 2;
+/// Head of a request to it.
+pub const SERVE_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Headers of a request to it.
+pub const SERVE_HEADERS_MAX: usize = 64;
+/// Jobs, snapshots, runs or files on one page of it.
+pub const SERVE_PAGE_ROWS: usize = 100;
+/// Length of a token of `snap serve`.
+pub const SERVE_TOKEN_BYTES_MIN: usize = 16;

@@ -42,6 +42,7 @@ mod run_text;
 mod schedule;
 mod secret;
 mod select;
+mod serve;
 mod settings;
 mod sheet;
 mod show;
@@ -112,6 +113,7 @@ enum Command {
     Stats(stats::Args),
     Status(status::Args),
     Audit(audit::Args),
+    Serve(serve::Args),
     Copy(Box<copy::Args>),
     Key(Box<key::Args>),
     Rekey(rekey::Args),
@@ -143,6 +145,7 @@ impl Command {
             Self::Stats(args) => args.run(context),
             Self::Status(args) => args.run(context),
             Self::Audit(args) => args.run(context),
+            Self::Serve(args) => args.run(context),
             Self::Copy(args) => args.run(context),
             Self::Key(args) => args.run(context),
             Self::Rekey(args) => args.run(context),
@@ -237,6 +240,7 @@ mod tests {
             "snap status --max-age 8d --host h orders",
             "snap status --health",
             "snap audit --since 2026-01-01 --csv",
+            "snap serve --listen 127.0.0.1:0 --token-file f --max-age 8d -a",
             "snap check --read-data-budget 10m",
             "snap check --read-data-budget 50G",
             "snap config check",

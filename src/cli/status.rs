@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
 
 use super::context::Context;
 use super::exit::{self, Outcome};
@@ -11,7 +10,7 @@ use super::show::Column::{Left, Right};
 use super::{expect, notices, output, show, unlock};
 use crate::config;
 use crate::error::{Error, Result};
-use crate::ops::status::{JobStatus, State, Status, gather, judge, metrics};
+use crate::ops::status::{JobStatus, State, Status, gather, health, judge, metrics};
 
 /// Say whether every job is backed up as recently as it should be
 ///
@@ -90,34 +89,6 @@ impl Args {
 
 fn nobody() -> Error {
     Error::Usage("--notify tells whom [notify] in snap.toml names, and there is no configuration of this repository".into())
-}
-
-/// The small answer that simple health checks know.
-pub fn health(status: &Status) -> Value {
-    let oldest = status.oldest_good();
-    let mut answer = json!({
-        "lastBackup": oldest.map(|(time, _)| time),
-        "status": if status.healthy { "healthy" } else { "unhealthy" },
-        "backupAge": oldest.map(|(_, age)| rough(age)),
-    });
-    if !status.healthy {
-        let missed = status.missed().map(|(job, missed)| match job {
-            Some(job) => format!("{} on {}: {}", job.job, job.host, missed.message),
-            None => missed.message.clone(),
-        });
-        answer["missed"] = missed.collect();
-    }
-    answer
-}
-
-/// A length of time in one unit: `12 hours`.
-fn rough(seconds: f64) -> String {
-    let minutes = (seconds / 60.0) as u64;
-    match minutes {
-        0..120 => show::count(minutes, "minute"),
-        120..2880 => show::count(minutes / 60, "hour"),
-        _ => show::count(minutes / 1440, "day"),
-    }
 }
 
 fn text(status: &Status) -> String {
@@ -229,17 +200,5 @@ fn drilled(job: &JobStatus, status: &Status) -> String {
         None => "never".into(),
         Some(drill) if drill.outcome == Outcome::Good => ago(status, drill.time),
         Some(drill) => format!("failed {}", ago(status, drill.time)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_are_said_roughly() {
-        for (seconds, said) in [(59.0, "0 minutes"), (61.0, "1 minute"), (43_300.0, "12 hours"), (200_000.0, "2 days")] {
-            assert_eq!(rough(seconds), said);
-        }
     }
 }

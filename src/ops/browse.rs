@@ -1,10 +1,12 @@
 //! Looking into a repository: the entries of a snapshot, and single objects without their secrets.
 
+use std::cmp::Ordering;
+
 use serde_json::json;
 
 use crate::backend::{Area, Place};
 use crate::error::{Error, Result, show_bytes};
-use crate::format::entry::{Entry, Node};
+use crate::format::entry::{Entry, Node, path_order};
 use crate::format::segment::Segment;
 use crate::format::slot::Method;
 use crate::format::snapshot::SourceKind;
@@ -57,6 +59,72 @@ pub fn contents(repository: &Repository, stored: &Stored, names: &[String]) -> R
     })?;
     streams.sort_by_key(|path| !path.starts_with(b"globals"));
     Ok((streams, files))
+}
+
+/// Some entries of one folder.
+#[derive(Debug, Default)]
+pub struct Page {
+    pub entries: Vec<Entry>,
+    /// There are more behind the last of them.
+    pub goes_on: bool,
+}
+
+/// Entries below one folder's entry after which the rest of that are jumped over.
+const WORTH_A_JUMP: usize = 4096;
+
+/// The entries of the folder that is selected, or the file itself, behind the name `after` and at most `max` of them. What lies deeper
+/// is not read where there is much of it. `going_on` is asked now and then, and may end it with an error.
+pub fn page(repository: &Repository, selection: &Selection, after: &[u8], max: usize, going_on: &dyn Fn() -> Result<()>) -> Result<Page> {
+    let (snapshot, folder) = (&selection.stored.snapshot, &selection.path[..]);
+    let mut behind = folder.to_vec();
+    if !after.is_empty() {
+        behind = inside(folder, after);
+    }
+    let mut catalog = CatalogReader::open_at(repository, snapshot, &behind)?;
+    let mut page = Page::default();
+    let (mut is_there, mut deeper) = (folder.is_empty() || !after.is_empty(), 0);
+    while let Some(entry) = catalog.next() {
+        let entry = entry?;
+        going_on()?;
+        let Some(name) = below(&entry.path, folder) else {
+            match path_order(&entry.path, folder) {
+                Ordering::Greater => break,
+                _ => continue,
+            }
+        };
+        is_there = true;
+        let is_top = name.is_empty() && matches!(entry.node, Node::Folder);
+        if let Some(slash) = name.iter().position(|byte| *byte == b'/') {
+            deeper += 1;
+            if deeper == WORTH_A_JUMP {
+                // The smallest name behind all that lies in the folder.
+                let next = [&name[..slash], &[0]].concat();
+                catalog = CatalogReader::open_at(repository, snapshot, &inside(folder, &next))?;
+            }
+            continue;
+        }
+        if is_top || !after.is_empty() && name <= after {
+            continue;
+        }
+        // After a jump, entries that were seen come again.
+        if page.entries.last().is_some_and(|last| last.path >= entry.path) {
+            continue;
+        }
+        deeper = 0;
+        if page.entries.len() == max {
+            page.goes_on = true;
+            break;
+        }
+        page.entries.push(entry);
+    }
+    match is_there {
+        true => Ok(page),
+        false => Err(Error::NotFound(format!("Snapshot {} holds no {}", selection.stored.id.short(), show_bytes(folder)))),
+    }
+}
+
+fn inside(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
 }
 
 /// The rest of `path` behind the folder `top`; empty for `top` itself.

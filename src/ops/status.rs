@@ -5,6 +5,7 @@
 //! it, and no run found fault with it. Ages count from when a backup began, since that is how old its data is.
 
 mod gather;
+mod health;
 mod judge;
 mod metrics;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tests;
 use jiff::Timestamp;
 
 pub use gather::gather;
+pub use health::{health, rough};
 pub use judge::{flaw, judge};
 pub use metrics::{metrics, write_metrics};
 

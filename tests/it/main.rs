@@ -34,6 +34,7 @@ mod repair;
 mod retention;
 mod round_trip;
 mod run;
+mod serve;
 mod simulation;
 mod sweep;
 mod tidy;

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Modules by floor. Floor 5 is free.
+/// Modules by floor.
 const FLOORS: &[(u8, &[&str])] = &[
     (0, &["error", "id", "limits", "progress", "wording", "world"]),
     (1, &["chunking", "compression", "config", "crypto", "dumps", "format", "retention"]),
     (2, &["backend", "index", "source", "target"]),
     (3, &["repo"]),
     (4, &["notify", "ops"]),
+    (5, &["serve"]),
     (6, &["cli"]),
 ];
 
