@@ -374,7 +374,7 @@ fn a_test_message_reaches_everybody() {
     assert!(server.take().is_empty());
     secret(&scene, "json", &Server::http("403 Forbidden").url(SECRET));
     let output = scene.check(&["config", "check", "--notify", "--json"], 1);
-    let answer = json(&String::from_utf8(output.stdout).unwrap());
+    let answer = json(std::str::from_utf8(&output.stdout).unwrap());
     assert_eq!(answer["notified"][0]["error"], "it answered 403");
     assert_eq!(answer["notified"][1]["error"], Value::Null);
     assert!(!stderr(&output).contains(SECRET));
