@@ -99,15 +99,11 @@ pub fn page(repository: &Repository, selection: &Selection, after: &[u8], max: u
             if deeper == WORTH_A_JUMP {
                 // The smallest name behind all that lies in the folder.
                 let next = [&name[..slash], &[0]].concat();
-                catalog = CatalogReader::open_at(repository, snapshot, &inside(folder, &next))?;
+                catalog.skip_to(&inside(folder, &next))?;
             }
             continue;
         }
         if is_top || !after.is_empty() && name <= after {
-            continue;
-        }
-        // After a jump, entries that were seen come again.
-        if page.entries.last().is_some_and(|last| last.path >= entry.path) {
             continue;
         }
         deeper = 0;

@@ -185,6 +185,15 @@ impl CatalogReader {
         self.move_to(row.map_or(0, |row| row.offset))
     }
 
+    /// Moves on to the last restart point at or before `path`, if that lies ahead. A damaged table of paths only costs time.
+    pub fn skip_to(&mut self, path: &[u8]) -> Result<()> {
+        let rows = self.rows().unwrap_or_default();
+        match rows.iter().rev().find(|row| path_order(&row.path, path).is_le()) {
+            Some(row) if row.offset > self.offset => self.move_to(row.offset),
+            _ => Ok(()),
+        }
+    }
+
     /// The table of paths.
     pub fn rows(&self) -> Result<Vec<PathRow>> {
         let bytes = ByteStream::new(self.reader.clone(), self.path_table.clone()).read_all(SEGMENT_BYTES_MAX as usize)?;

@@ -113,7 +113,7 @@ fn every_page_is_there_and_harmless() {
     ] {
         let (status, text) = server.get(path);
         assert!(status == 200 && body(&text).contains(part), "{path}: {text}");
-        for raw in ["<script", "<img", "<b>\"", "\"><u>"] {
+        for raw in ["<script", "<img", "<u>"] {
             assert!(!body(&text).contains(raw), "{path}: {raw}");
         }
         for header in [
@@ -265,7 +265,9 @@ fn folders_are_paged_without_reading_all_that_lies_deeper() {
         std::fs::create_dir_all(root.join(name)).unwrap();
     }
     for number in 0..12_000 {
-        std::fs::write(root.join(format!("many/{number:05}")), b"").unwrap();
+        // Names that have nothing in common, so that the catalog is long.
+        let name = blake3::hash(&u32::to_le_bytes(number));
+        std::fs::write(root.join(format!("many/{name}")), b"").unwrap();
     }
     for name in ["many!", "many0", "z", "a/b/c"] {
         std::fs::write(root.join(name), b"").unwrap();
