@@ -91,10 +91,10 @@ impl Worker<'_> {
 
     /// Removes one of its own.
     fn forget(&mut self) {
-        if let Some(id) = self.saved.keys().next().cloned().filter(|_| self.saved.len() > 2) {
-            if self.run(&["forget", &id]).status.code() == Some(0) {
-                self.saved.remove(&id);
-            }
+        if let Some(id) = self.saved.keys().next().cloned().filter(|_| self.saved.len() > 2)
+            && self.run(&["forget", &id]).status.code() == Some(0)
+        {
+            self.saved.remove(&id);
         }
     }
 }

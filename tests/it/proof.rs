@@ -272,8 +272,8 @@ impl Site {
         }
         let first = fs::read_dir(self.at("r/keys")).unwrap().map(|entry| entry.unwrap().file_name()).collect::<BTreeSet<_>>();
         self.well(&["key", "add", "--new-key-file", "key2"]);
-        let slots = fs::read_dir(self.at("r/keys")).unwrap().map(|entry| entry.unwrap().file_name());
-        let slot = slots.filter(|name| name.len() == first.iter().next().unwrap().len() && !first.contains(name)).next().unwrap();
+        let mut slots = fs::read_dir(self.at("r/keys")).unwrap().map(|entry| entry.unwrap().file_name());
+        let slot = slots.find(|name| name.len() == first.iter().next().unwrap().len() && !first.contains(name)).unwrap();
         let stream = [lines(1, 60_000), noise(1, 40_000)].concat();
         self.write("input", &stream);
         self.well(&["backup", "--stdin", "--stdin-filename", "db", "--time", "2026-01-01T00:00:00Z"]);
@@ -459,7 +459,8 @@ pub fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn the_judge_notices_what_is_lost_or_broken() {
     let origin = Origin::new(&SUBJECTS[1]);
-    let hurts: [(&str, fn(&[u8]) -> Option<Vec<u8>>); 3] =
+    type Hurt = fn(&[u8]) -> Option<Vec<u8>>;
+    let hurts: [(&str, Hurt); 3] =
         [("r/packs", |_| None), ("r/snapshots", |_| None), ("c/packs", |bytes| Some(bytes[..bytes.len() - 1].to_vec()))];
     for (folder, hurt) in hurts {
         let (_folder, site) = origin.site();

@@ -446,7 +446,7 @@ fn fresh(random: &mut Rng, stream: u64) -> Vec<u8> {
     let seed = random.next();
     let size = 10 + random.below(8);
     let len = 1 + random.below(1 << size) as usize;
-    if (seed + stream) % 4 == 0 { noise(seed, len) } else { lines(seed, len) }
+    if (seed ^ stream).is_multiple_of(4) { noise(seed, len) } else { lines(seed, len) }
 }
 
 /// Another night.

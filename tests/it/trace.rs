@@ -100,6 +100,7 @@ pub fn run(command: &Command, input: Option<&Path>, watched: &Path, watcher: &mu
     }
     let said = tempfile::tempfile().unwrap();
     waiting.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(said.try_clone().unwrap());
+    #[expect(clippy::zombie_processes, reason = "the tracer waits for it")]
     let mut child = waiting.spawn().unwrap();
     let mut go = child.stdin.take().unwrap();
     let code = tracer::follow(child.id() as i32, watched, watcher, || go.write_all(b"\n").unwrap());
