@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::context::Context;
-use super::{settings, unlock};
+use super::{run, settings, unlock};
 use crate::config::{Config, Objectives};
 use crate::error::Result;
 use crate::ops::status::{Expectations, Expected};
@@ -22,16 +22,16 @@ pub fn expectations(context: &Context, max_age: Option<Duration>, others: bool) 
     objectives.max_age = max_age.unwrap_or(objectives.max_age);
     let mut expectations = Expectations { objectives, others, ..Expectations::default() };
     if let Some(config) = configuration(context)? {
-        expectations.jobs = jobs(config);
+        // Called as a run here would call it.
+        expectations.jobs = jobs(config, &run::host(None, &context.environment, config)?);
         expectations.quota = config.repository.quota;
     }
     Ok(expectations)
 }
 
-fn jobs(config: &Config) -> Vec<Expected> {
-    let host = config.repository.host.clone().unwrap_or_else(unlock::host);
+fn jobs(config: &Config, host: &str) -> Vec<Expected> {
     let job = |job: &crate::config::Job| Expected {
-        host: host.clone(),
+        host: host.into(),
         job: job.name.clone(),
         tier: job.tier,
         objectives: job.objectives.clone(),

@@ -64,6 +64,8 @@ fn jobs_of_the_configuration_have_their_own_objectives() {
     assert_eq!(jobs, [(&"orders".into(), &"missed".into()), (&"patient".into(), &"ok".into())]);
     assert_eq!((&status["jobs"][0]["missed"][0]["objective"], &status["other_streams"]), (&"max_drill_age".into(), &1.into()));
     scene.check(&["status", "patient"], 0);
+    // Whatever a run here would be called counts.
+    crate::cli::expect(scene.snap(&["status", "patient"]).env("SNAP_HOST", "elsewhere"), 30);
     assert_eq!(json(&scene.check(&["status", "--json", "--all"], 30).stdout)["jobs"].as_array().unwrap().len(), 3);
     // A mistake must not hide a job.
     config("[jobs.orders]\nfiles = [\"/etc/hostname\"]\nmaxage = 5\n");
