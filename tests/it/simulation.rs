@@ -336,10 +336,13 @@ impl History {
         let options = BackupOptions { threads: 1, name: Some(name), ..BackupOptions::new(host) };
         let report = save(repository, &bytes, &options)?;
         let id = report.snapshot.expect("it is no dry run");
+        // A backup relies on old chunks without reading them: if these have rotted unnoticed, a check finds that, and no backup.
+        let has_rotted = self.state.lock().unwrap().rot;
+        let hurt = has_rotted && read(&self.stranger(), &id.hex()).is_err();
         let mut state = self.state.lock().unwrap();
         // Others see it before we do, and may have forgotten it already.
         if !state.forgotten.contains(&id) {
-            state.truth.insert(id, Known { bytes: Arc::new(bytes), hurt: false });
+            state.truth.insert(id, Known { bytes: Arc::new(bytes), hurt });
         }
         Ok(())
     }
