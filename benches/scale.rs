@@ -534,7 +534,7 @@ impl Stage {
         let key = self.dir.join("key");
         fs::write(&key, KEY).unwrap();
         fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        best("All reports, as this host remembers them", &mut || drop(repository.reports().unwrap()));
+        best("All reports, as this host remembers them", &mut || drop(repository.reports_at_hand().unwrap()));
         for arguments in [&["snapshots"][..], &["ls", "latest"], &["dump", "latest", "--quiet"], &["status", "--max-age", "36000d"]] {
             best(&format!("`snap {}`, the whole program", arguments.join(" ")), &mut || {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));

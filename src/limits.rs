@@ -43,8 +43,8 @@ pub const FOOTER_READ_BYTES: u64 = 64 << 10;
 pub const RECORD_BYTES_MAX: u64 = 16 << 20;
 /// Stored bytes of an index segment.
 pub const SEGMENT_BYTES_MAX: u64 = 512 << 20;
-/// Snapshots that are read from the store again rather than remembered by this host.
-pub const SNAPSHOTS_READ_AGAIN: usize = 16;
+/// Snapshots, and reports, that are read from the store again rather than remembered by this host.
+pub const READ_AGAIN: usize = 16;
 /// What this host remembers of snapshots.
 pub const RECALL_BYTES_MAX: u64 = 64 << 20;
 /// New chunks after which a running backup writes an index segment (a checkpoint).

@@ -3,6 +3,8 @@
 //! Nothing is ever decided about deletion by a report, so one of a kind this build does not know is passed over. Fields are only
 //! ever added.
 
+use std::collections::BTreeMap;
+
 use super::{FormatError, Result, from_json, to_json};
 use crate::id::{ObjectName, SnapshotId};
 
@@ -199,14 +201,16 @@ impl Report {
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         #[derive(serde::Deserialize)]
         struct Tag {
-            did: serde_json::Map<String, serde_json::Value>,
+            did: BTreeMap<String, serde::de::IgnoredAny>,
         }
-        let tag: Tag = from_json(bytes)?;
-        let known = |kind: &String| matches!(kind.as_str(), "run" | "drill" | "check" | "prune");
-        match tag.did.keys().find(|kind| !known(kind)) {
-            Some(kind) => Err(FormatError::Newer(format!("report of a {kind}"))),
-            None => from_json(bytes),
-        }
+        from_json(bytes).or_else(|error| {
+            let tag: Tag = from_json(bytes)?;
+            let known = |kind: &String| matches!(kind.as_str(), "run" | "drill" | "check" | "prune");
+            match tag.did.into_keys().find(|kind| !known(kind)) {
+                Some(kind) => Err(FormatError::Newer(format!("report of a {kind}"))),
+                None => Err(error),
+            }
+        })
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use rayon::prelude::*;
+use jiff::Timestamp;
 
 use super::Repository;
-use super::recall::{self, Bodies, Remembered};
+use super::recall::{self, Memorable, Unreadable};
 use crate::backend::{Area, Place};
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::envelope::Kind;
@@ -21,8 +21,18 @@ pub struct Stored {
     pub snapshot: Snapshot,
 }
 
-/// The name of a snapshot that cannot be read, and why.
-pub type Unreadable = (String, Error);
+impl Memorable for Snapshot {
+    const KIND: Kind = Kind::Snapshot;
+    const AREA: Area = Area::Snapshots;
+
+    fn parse(body: &[u8]) -> crate::format::Result<Option<Self>> {
+        Snapshot::decode(body).map(Some)
+    }
+
+    fn time(&self) -> Timestamp {
+        self.time
+    }
+}
 
 /// Which snapshots are looked at; an empty list lets all pass.
 #[derive(Clone, Debug, Default)]
@@ -58,21 +68,12 @@ pub struct Selection {
 impl Repository {
     /// Every snapshot that can be read, oldest first, and what went wrong with the others. All are read from the store.
     pub fn snapshots(&self) -> Result<(Vec<Stored>, Vec<Unreadable>)> {
-        let (found, unreadable, _) = self.read_snapshots(&Remembered::default())?;
-        Ok((found, unreadable))
+        recall::all(self).map(stored)
     }
 
     /// The same, but what this host remembers is not read again: for finding snapshots, not for judging them.
     pub fn snapshots_at_hand(&self) -> Result<(Vec<Stored>, Vec<Unreadable>)> {
-        let remembered = recall::load(self, Kind::Snapshot);
-        let (found, unreadable, read) = self.read_snapshots(&remembered)?;
-        let there: HashSet<ObjectName> = found.iter().map(|stored| stored.id).collect();
-        let gone = remembered.newest_first().filter(|(name, _)| !there.contains(name)).count();
-        if read.len() + gone > worth_writing(&remembered) {
-            let body = |id| read.get(id).map(Vec::as_slice).or_else(|| remembered.get(id));
-            recall::store(self, Kind::Snapshot, found.iter().filter_map(|stored| Some((stored.id, body(&stored.id)?))));
-        }
-        Ok((found, unreadable))
+        recall::at_hand(self).map(stored)
     }
 
     /// The newest snapshot that fits, or the one `back` before it, if there are so many. No more are looked at than need be.
@@ -81,7 +82,7 @@ impl Repository {
         let names = self.backend.list_names(Area::Snapshots)?;
         let there: HashSet<ObjectName> = names.iter().filter_map(|name| name.parse().ok()).collect();
         let others: Vec<SnapshotId> = there.iter().filter(|id| remembered.get(id).is_none()).copied().collect();
-        if others.len() > worth_writing(&remembered) {
+        if others.len() > recall::worth_writing(&remembered) {
             let mut newest_first = self.snapshots_at_hand()?.0.into_iter().rev();
             return Ok(newest_first.by_ref().filter(fits).nth(back));
         }
@@ -103,39 +104,6 @@ impl Repository {
         }
     }
 
-    /// Every snapshot, what went wrong, and the bodies that had to be read.
-    fn read_snapshots(&self, remembered: &Remembered) -> Result<(Vec<Stored>, Vec<Unreadable>, Bodies)> {
-        let names = self.backend.list_names(Area::Snapshots)?;
-        let load = |name: String| {
-            let id = name.parse().map_err(|_| Error::damaged(format!("snapshot {name}"), "its name is not a hash"));
-            let loaded = id.and_then(|id| match remembered.get(&id).map(Snapshot::decode) {
-                Some(Ok(snapshot)) => Ok((Stored { id, snapshot }, None)),
-                _ => self.read_snapshot(id).map(|(stored, body)| (stored, Some(body))),
-            });
-            (name, loaded)
-        };
-        // A few are read one after the other, so that what a faulty store does to a run can be repeated.
-        let loaded: Vec<_> = match names.len() > SNAPSHOTS_READ_AGAIN {
-            true => names.into_par_iter().map(load).collect(),
-            false => names.into_iter().map(load).collect(),
-        };
-        let (mut found, mut unreadable, mut read) = (Vec::with_capacity(loaded.len()), Vec::new(), Bodies::new());
-        for (name, loaded) in loaded {
-            match loaded {
-                Ok((stored, body)) => {
-                    read.extend(body.map(|body| (stored.id, body)));
-                    found.push(stored);
-                }
-                // Removed between listing and reading.
-                Err(Error::Storage(error)) if error.kind == StorageErrorKind::NotFound => {}
-                Err(error) => unreadable.push((name, error)),
-            }
-        }
-        found.sort_by_key(age);
-        unreadable.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok((found, unreadable, read))
-    }
-
     fn load_by_name(&self, name: &str) -> Result<Stored> {
         let id: ObjectName = name.parse().map_err(|_| Error::damaged(format!("snapshot {name}"), "its name is not a hash"))?;
         self.snapshot(id)
@@ -143,14 +111,10 @@ impl Repository {
 
     /// One snapshot.
     pub fn snapshot(&self, id: SnapshotId) -> Result<Stored> {
-        self.read_snapshot(id).map(|(stored, _)| stored)
-    }
-
-    fn read_snapshot(&self, id: SnapshotId) -> Result<(Stored, Vec<u8>)> {
         let place = Place::snapshot(id);
         let body = self.read_object(Kind::Snapshot, &place, RECORD_BYTES_MAX)?;
         let snapshot = Snapshot::decode(&body).map_err(|error| error.of(&place))?;
-        Ok((Stored { id, snapshot }, body))
+        Ok(Stored { id, snapshot })
     }
 
     /// A snapshot's own body with some of it replaced, for a copy. What this version does not know stays.
@@ -260,11 +224,10 @@ impl Repository {
 }
 
 /// What snapshots are in the order of.
-fn age(stored: &Stored) -> (jiff::Timestamp, SnapshotId) {
+fn age(stored: &Stored) -> (Timestamp, SnapshotId) {
     (stored.snapshot.time, stored.id)
 }
 
-/// With so many changes what is remembered is written anew; that takes longer than reading a few snapshots.
-fn worth_writing(remembered: &Remembered) -> usize {
-    SNAPSHOTS_READ_AGAIN + remembered.len() / 32
+fn stored((found, unreadable): recall::Gathered<Snapshot>) -> (Vec<Stored>, Vec<Unreadable>) {
+    (found.into_iter().map(|(id, snapshot)| Stored { id, snapshot }).collect(), unreadable)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use snap_backup::backend::{Area, Counting, Memory, Place};
 use snap_backup::format::report::{Did, Outcome, Report, Run};
-use snap_backup::limits::{INDEX_LANES, SNAPSHOTS_READ_AGAIN};
+use snap_backup::limits::{INDEX_LANES, READ_AGAIN};
 use snap_backup::ops::backup::BackupOptions;
 use snap_backup::repo::Stored;
 
@@ -236,13 +236,13 @@ fn reports_are_remembered_and_stand_alone() {
         let outcome = Outcome::Good;
         Report { time, seconds: 1.0, host, user, program, outcome, error: None, exit_code: 0, warnings: Vec::new(), did: Did::Run(run) }
     };
-    let count = SNAPSHOTS_READ_AGAIN as u64 + 4;
+    let count = READ_AGAIN as u64 + 4;
     let names: Vec<_> = (0..count).rev().map(|number| scene.bench.open().save_report(&report(number)).unwrap()).collect();
     let reads = || {
         let store = Arc::new(Counting::new(scene.memory.clone()));
         let repository = scene.bench.try_open_on(store.clone()).unwrap();
         let before = store.calls().gets;
-        let (found, unreadable) = repository.reports().unwrap();
+        let (found, unreadable) = repository.reports_at_hand().unwrap();
         (found, unreadable, store.calls().gets - before)
     };
     let (found, unreadable, gets) = reads();
@@ -255,12 +255,12 @@ fn reports_are_remembered_and_stand_alone() {
     assert_eq!(reads().0.len() as u64, count - 1, "which there are, the store says");
     *bytes.last_mut().unwrap() ^= 1;
     scene.memory.insert(place.clone(), bytes);
+    assert_eq!(reads().1.len(), 0, "it is remembered");
+    let findings = check_all(&scene.bench.open()).unwrap().findings;
+    assert!(findings.iter().any(|finding| finding.object.contains(&place.name)), "a check reads the store: {findings:?}");
     fs::remove_file(scene.lanes().into_iter().find(|path| path.ends_with("reports")).unwrap()).unwrap();
     let (found, unreadable, _) = reads();
     assert_eq!((found.len() as u64, &unreadable[0].0), (count - 1, &place.name));
-    let checked = scene.bench.open();
-    let findings = check_all(&checked).unwrap().findings;
-    assert!(findings.iter().any(|finding| finding.object.contains(&place.name)), "{findings:?}");
     scene.bench.save(&scene.new);
     assert!(scene.bench.dump("latest").unwrap() == scene.new, "nothing else minds");
 }
@@ -269,7 +269,7 @@ fn reports_are_remembered_and_stand_alone() {
 #[test]
 fn snapshots_are_remembered_but_never_made_up() {
     let scene = Scene::new(8);
-    for number in 0..SNAPSHOTS_READ_AGAIN as u64 + 4 {
+    for number in 0..READ_AGAIN as u64 + 4 {
         let options = BackupOptions { tags: vec![format!("secret-{number}")], ..options() };
         save(&scene.bench.open(), &scene.old[number as usize..], &options).unwrap();
     }
@@ -293,7 +293,7 @@ fn snapshots_are_remembered_but_never_made_up() {
     };
     let count = scene.bench.open().snapshots().unwrap().0.len() as u64;
     reads();
-    assert!(reads() <= SNAPSHOTS_READ_AGAIN as u64);
+    assert!(reads() <= READ_AGAIN as u64);
     let file = scene.lanes().into_iter().find(|path| path.ends_with("snapshots")).expect("they are remembered");
     let bytes = fs::read(&file).unwrap();
     assert!(!bytes.windows(6).any(|part| part == b"secret" || part == b"db.sql"), "the file is sealed");
@@ -302,7 +302,7 @@ fn snapshots_are_remembered_but_never_made_up() {
     let first = scene.bench.open().snapshots().unwrap().0[0].id;
     scene.memory.remove(&Place::snapshot(first));
     scene.bench.save(&scene.new);
-    assert!(reads() <= SNAPSHOTS_READ_AGAIN as u64);
+    assert!(reads() <= READ_AGAIN as u64);
 
     // Whatever is in the file, what is not believed is read.
     for at in (0..bytes.len()).step_by(bytes.len() / 20) {
@@ -311,7 +311,7 @@ fn snapshots_are_remembered_but_never_made_up() {
         for damaged in [&flipped[..], &bytes[..at]] {
             fs::write(&file, damaged).unwrap();
             assert_eq!(reads(), count, "at {at}");
-            assert!(reads() <= SNAPSHOTS_READ_AGAIN as u64, "at {at}");
+            assert!(reads() <= READ_AGAIN as u64, "at {at}");
         }
     }
     // A damaged snapshot is found out by whoever asks the store.

@@ -78,7 +78,7 @@ fn choose(repository: &Repository, inventory: &Inventory, read_data: ReadData) -
             take(&mut packs, budget);
         }
         ReadData::Oldest(budget) => {
-            let ledger = Ledger::of(&repository.reports()?.0, repository.world().now());
+            let ledger = Ledger::of(&repository.reports_at_hand()?.0, repository.world().now());
             // Those that were never read first; names are hashes, so that among equals none is preferred.
             packs.sort_by_key(|(name, _)| (ledger.verified(name), *name));
             if let Budget::Bytes(bytes) = budget {

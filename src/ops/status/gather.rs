@@ -9,7 +9,7 @@ use crate::repo::Repository;
 /// Reads what there is to judge by.
 pub fn gather(repository: &Repository) -> Result<Facts> {
     let ((snapshots, reports), listed) = rayon::join(
-        || rayon::join(|| repository.snapshots_at_hand(), || repository.reports()),
+        || rayon::join(|| repository.snapshots_at_hand(), || repository.reports_at_hand()),
         || {
             let areas = [Area::Packs, Area::Segments, Area::Snapshots, Area::Records, Area::Reports, Area::Keys];
             areas.map(|area| repository.backend().list(area))
