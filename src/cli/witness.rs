@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::context::{Context, Environment};
 use super::output;
-use crate::error::{Error, Result, show};
+use crate::error::{Result, show};
 use crate::ops::receipt::Receipts;
 use crate::repo::Repository;
 
@@ -35,14 +35,7 @@ pub fn warn(context: &Context, repository: &Repository) {
 
 /// Fails if anything speaks against the store: for commands that remove something.
 pub fn require(context: &Context, repository: &Repository) -> Result<()> {
-    let Some(receipts) = receipts(context) else { return Ok(()) };
-    match receipts.compare(repository)?.into_iter().next() {
-        None => Ok(()),
-        Some((doubt, file)) => Err(Error::Refused {
-            why: format!("{doubt} (as {} says)", show(&file)),
-            hint: "find out what happened to the store; if that is right, remove that file",
-        }),
-    }
+    receipts(context).map_or(Ok(()), |receipts| receipts.require(repository))
 }
 
 /// Notes what the store holds now.

@@ -169,6 +169,17 @@ impl Receipts {
         Ok(doubts)
     }
 
+    /// Fails if anything speaks against a repository: for who removes something.
+    pub fn require(&self, repository: &Repository) -> Result<()> {
+        match self.compare(repository)?.into_iter().next() {
+            None => Ok(()),
+            Some((doubt, file)) => Err(Error::Refused {
+                why: format!("{doubt} (as {} says)", show(&file)),
+                hint: "find out what happened to the store; if that is right, remove that file",
+            }),
+        }
+    }
+
     /// A receipt of another repository at the same place, where there is none of this one.
     fn exchanged(&self, repository: &Repository) -> Option<(Doubt, PathBuf)> {
         let location = absolute(&repository.location());

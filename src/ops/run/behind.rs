@@ -108,12 +108,5 @@ pub(super) fn forgetting(job: &Job, options: &RunOptions) -> ForgetOptions {
 
 /// Fails if this host saw more in the store than there is now.
 fn require_trust(repository: &Repository, options: &RunOptions) -> Result<()> {
-    let Some(state) = &options.state else { return Ok(()) };
-    match Receipts::new(state.clone()).compare(repository)?.into_iter().next() {
-        None => Ok(()),
-        Some((doubt, file)) => Err(Error::Refused {
-            why: format!("{doubt} (as {} says)", crate::error::show(&file)),
-            hint: "find out what happened to the store; if that is right, remove that file",
-        }),
-    }
+    options.state.clone().map_or(Ok(()), |state| Receipts::new(state).require(repository))
 }
