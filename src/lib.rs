@@ -9,6 +9,7 @@ pub mod error;
 pub mod id;
 pub mod limits;
 pub mod progress;
+pub mod replace;
 pub mod wording;
 pub mod world;
 // Floor 1

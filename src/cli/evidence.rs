@@ -1,11 +1,11 @@
 //! The account of a drill for people who were not there: Markdown, HTML or JSON, by the file's name.
 
-use std::io::Write;
 use std::path::Path;
 
 use super::show;
 use crate::error::{Error, Result, show as show_path};
 use crate::format::report::{Did, Drill, Outcome, Report};
+use crate::replace;
 
 /// How an account is written.
 enum Form {
@@ -35,22 +35,7 @@ pub fn write(path: &Path, reports: &[Report]) -> Result<()> {
         Form::Html => html(reports),
         Form::Json => format!("{}\n", serde_json::to_string_pretty(reports).expect("reports are plain JSON")),
     };
-    let failed = |error| Error::file("write", path, error);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile_in(folder, path).map_err(failed)?;
-    let written = file.1.write_all(text.as_bytes()).and_then(|()| file.1.sync_all()).and_then(|()| std::fs::rename(&file.0, path));
-    written.map_err(|error| {
-        // Nothing else can be done about it.
-        let _ = std::fs::remove_file(&file.0);
-        failed(error)
-    })
-}
-
-fn tempfile_in(folder: &Path, path: &Path) -> std::io::Result<(std::path::PathBuf, std::fs::File)> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let fresh = folder.join(format!(".{name}.{}.new", std::process::id()));
-    let file = std::fs::File::create(&fresh)?;
-    Ok((fresh, file))
+    replace::durably(path, 0o666, text.as_bytes()).map_err(|error| Error::file("write", path, error))
 }
 
 /// A row of the account: what it is about, and what is said of it.

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -15,6 +14,7 @@ use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 
 use super::Missing;
+use crate::replace;
 
 /// Kinds of keys of missed objectives begin so.
 pub const MISSED: &str = "missed ";
@@ -127,7 +127,7 @@ impl Told {
         let result = work(&mut troubles);
         if troubles != before {
             // If it fails, it is told once more.
-            let _ = write(file, &troubles);
+            let _ = serde_json::to_vec_pretty(&troubles).map(|text| replace::durably(file, 0o600, &text));
         }
         result
     }
@@ -142,12 +142,4 @@ fn lock(file: &Path) -> Option<File> {
 
 fn read(file: &Path) -> Troubles {
     fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-}
-
-fn write(file: &Path, troubles: &Troubles) -> std::io::Result<()> {
-    let fresh = file.with_extension("told.new");
-    let mut new = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    new.write_all(&serde_json::to_vec_pretty(troubles)?)?;
-    new.sync_all()?;
-    fs::rename(&fresh, file)
 }

@@ -7,13 +7,13 @@
 //! that can be had without a third party fork consistency.)
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::backend::Area;
 use crate::error::{Error, Result, again, show};
 use crate::format::record::Record;
 use crate::id::{RepositoryId, SnapshotId};
+use crate::replace;
 use crate::repo::Repository;
 
 /// What a store held.
@@ -122,20 +122,9 @@ impl Receipt {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let failed = |error| Error::file("write", path, error);
         again(|| std::fs::create_dir_all(folder)).map_err(failed)?;
-        let mut fresh = path.as_os_str().to_owned();
-        fresh.push(format!(".{}.new", std::process::id()));
-        let fresh = PathBuf::from(fresh);
-        let text = serde_json::to_vec_pretty(self).expect("a receipt is plain JSON");
-        let written = std::fs::File::create(&fresh).and_then(|mut file| {
-            file.write_all(&text)?;
-            file.write_all(b"\n")?;
-            file.sync_all()
-        });
-        written.and_then(|()| again(|| std::fs::rename(&fresh, path))).map_err(|error| {
-            // Nothing else can be done about it.
-            let _ = std::fs::remove_file(&fresh);
-            failed(error)
-        })
+        let mut text = serde_json::to_vec_pretty(self).expect("a receipt is plain JSON");
+        text.push(b'\n');
+        replace::durably(path, 0o666, &text).map_err(failed)
     }
 }
 

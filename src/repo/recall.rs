@@ -4,10 +4,10 @@
 //! name stays true; which snapshots there are, only the store says. `check` reads the store.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Read, Write as _};
+use std::fs::{self, DirBuilder};
+use std::io::{self, Read as _};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -21,6 +21,7 @@ use crate::format::codec::{Reader, Write};
 use crate::format::envelope::{HEADER_BYTES, Header, Kind};
 use crate::id::ObjectName;
 use crate::limits::*;
+use crate::replace;
 
 /// What there are thousands of, each in a small object of its own.
 pub trait Memorable: Sized + Send {
@@ -159,11 +160,7 @@ fn store<'a>(repository: &Repository, kind: Kind, bodies: impl Iterator<Item = (
     let sealer = repository.sealer(kind);
     let mut bytes = sealer.header().encode();
     bytes.extend(sealer.seal(&associated_data(sealer.header()), &plain));
-    // Renamed into place, so that other processes see one or the other.
-    let temporary = file.with_extension(ObjectName::of(&bytes).short());
-    if replace(&file, &temporary, &bytes).is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
+    let _ = write(&file, &bytes);
 }
 
 fn file(repository: &Repository, kind: Kind) -> Option<PathBuf> {
@@ -198,12 +195,10 @@ fn read(repository: &Repository, kind: Kind, file: &Path) -> Option<Remembered> 
     Some(Remembered { plain, entries, by_name })
 }
 
-fn replace(file: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = file.parent().expect("the file is in a folder");
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
-    new.write_all(bytes)?;
-    fs::rename(temporary, file)
+    replace::lightly(file, 0o600, bytes)
 }
 
 /// Not that of any object in a store: neither can stand in for the other.

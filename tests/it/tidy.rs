@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// Modules by floor.
 const FLOORS: &[(u8, &[&str])] = &[
-    (0, &["error", "id", "limits", "progress", "wording", "world"]),
+    (0, &["error", "id", "limits", "progress", "replace", "wording", "world"]),
     (1, &["chunking", "compression", "config", "crypto", "dumps", "format", "retention"]),
     (2, &["backend", "index", "source", "target"]),
     (3, &["repo"]),
@@ -24,6 +24,7 @@ const SAME_FLOOR: &[(&str, &str)] = &[
     ("config", "retention"),
     ("dumps", "format"),
     ("error", "id"),
+    ("replace", "error"),
 ];
 
 const FILE_LINES_MAX: usize = 480;

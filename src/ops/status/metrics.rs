@@ -1,16 +1,14 @@
 //! The status as Prometheus reads it: times and sizes rather than ages and judgements, so that a file that is no longer written tells.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::Timestamp;
 
 use super::{JobStatus, Status};
 use crate::error::{Error, Result};
 use crate::format::report::Outcome;
+use crate::replace;
 
 /// A metric of each job: name, what it is, value.
 type OfJob = (&'static str, &'static str, fn(&JobStatus) -> Option<f64>);
@@ -128,20 +126,8 @@ fn escape(text: &str) -> String {
 
 /// Writes the metrics to a file, as a whole or not at all, for Prometheus' node exporter to read.
 pub fn write_metrics(path: &Path, status: &Status) -> Result<()> {
-    let failed = |error| Error::file("write", path, error);
-    // Not ending in .prom, so that the exporter passes it over.
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(format!(".{}.new", std::process::id()));
-    let fresh = PathBuf::from(fresh);
-    let written = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&fresh).and_then(|mut file| {
-        file.write_all(metrics(status).as_bytes())?;
-        file.sync_all()
-    });
-    written.and_then(|()| fs::rename(&fresh, path)).map_err(|error| {
-        // Nothing else can be done about it.
-        let _ = fs::remove_file(&fresh);
-        failed(error)
-    })
+    // Until the rename its name does not end in .prom, so the exporter passes it over.
+    replace::durably(path, 0o644, metrics(status).as_bytes()).map_err(|error| Error::file("write", path, error))
 }
 
 /// Every metric there may be.
