@@ -1,4 +1,7 @@
-//! Sizes, lengths of time and counts for people, the same on a terminal, in messages and on a page.
+//! Sizes, lengths of time and counts for people, the same on a terminal, in messages and on a page; and what the program calls itself.
+
+/// The program, in the snapshots and reports it writes.
+pub const PROGRAM: &str = concat!("snap ", env!("CARGO_PKG_VERSION"));
 
 /// A size in IEC units with three significant digits: `1.10 GiB`.
 pub fn size(bytes: u64) -> String {

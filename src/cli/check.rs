@@ -7,7 +7,7 @@ use serde_json::json;
 use super::context::Context;
 use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
-use super::{json, output, show, unlock, version, witness};
+use super::{json, output, show, unlock, witness};
 use crate::config;
 use crate::error::{Result, show as show_path, show_bytes};
 use crate::format::report::{self, Did, Report};
@@ -122,16 +122,12 @@ fn note(repository: &Repository, found: &CheckReport, begun: jiff::Timestamp) {
     };
     let unsupported = found.unsupported.iter().map(|finding| format!("{}: {}", finding.object, finding.problem));
     let report = Report {
-        time: begun,
         seconds: found.seconds,
-        host: unlock::host(),
-        user: unlock::user(),
-        program: version::PROGRAM.into(),
         outcome,
         error: (problems > 0).then(|| format!("{} found", show::count(problems, "problem"))),
         exit_code,
         warnings: unsupported.take(WARNINGS_KEPT).collect(),
-        did: Did::Check(found.entry()),
+        ..Report::new(begun, unlock::host(), unlock::user(), Did::Check(found.entry()))
     };
     if let Err(error) = repository.save_report(&report) {
         output::complain(&format!("What was verified could not be noted in the repository: {}", exit::message(&error)));

@@ -137,16 +137,11 @@ impl Args {
         };
         let exit_code = failure.as_ref().map_or(if outcome == Went::Good { 0 } else { 30 }, exit::code);
         let mut report = Report {
-            time,
             seconds: begun.elapsed().as_secs_f64(),
-            host: unlock::host(),
-            user: unlock::user(),
-            program: concat!("snap ", env!("CARGO_PKG_VERSION")).into(),
             outcome,
             error,
             exit_code,
-            warnings: Vec::new(),
-            did: Did::Drill(account),
+            ..Report::new(time, unlock::host(), unlock::user(), Did::Drill(account))
         };
         if let Some(config) = context.config()? {
             let untold = notices::ended(context, config, &report);

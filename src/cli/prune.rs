@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
-use super::{output, show, unlock, version, witness};
+use super::{output, show, unlock, witness};
 use crate::error::{Error, Result};
 use crate::format::report::{self, Did, Report};
 use crate::ops::prune::{Figures, MaxUnused, PruneOptions, PruneReport, prepare};
@@ -141,21 +141,14 @@ pub fn run(context: &Context, repository: &Repository, options: &PruneOptions) -
 /// Leaves a report of what was done. Where it cannot be stored, on a disk that is full, say, the prune is as good.
 fn note(repository: &Repository, done: &PruneReport, begun: jiff::Timestamp) {
     let is_sound = done.damaged.is_empty();
+    let did =
+        Did::Prune(report::Prune { packs_deleted: done.packs_deleted, bytes_freed: done.bytes_deleted, bytes_moved: done.bytes_written });
     let report = Report {
-        time: begun,
         seconds: done.seconds,
-        host: unlock::host(),
-        user: unlock::user(),
-        program: version::PROGRAM.into(),
         outcome: if is_sound { report::Outcome::Good } else { report::Outcome::Partial },
         error: (!is_sound).then(|| format!("{} left as they are, because of damage", show::count(done.damaged.len() as u64, "object"))),
         exit_code: if is_sound { 0 } else { 20 },
-        warnings: Vec::new(),
-        did: Did::Prune(report::Prune {
-            packs_deleted: done.packs_deleted,
-            bytes_freed: done.bytes_deleted,
-            bytes_moved: done.bytes_written,
-        }),
+        ..Report::new(begun, unlock::host(), unlock::user(), did)
     };
     if let Err(error) = repository.save_report(&report) {
         output::complain(&format!("What was done could not be noted in the repository: {}", exit::message(&error)));

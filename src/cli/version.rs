@@ -10,8 +10,6 @@ use crate::limits::FORMAT_VERSION;
 
 /// Version of the program, and of the repositories it reads and writes.
 pub const TEXT: &str = concat!(env!("CARGO_PKG_VERSION"), " (format 1)");
-/// Of who wrote a report.
-pub const PROGRAM: &str = concat!("snap ", env!("CARGO_PKG_VERSION"));
 const _: () = assert!(FORMAT_VERSION == 1, "TEXT names the format");
 
 /// Print the version of snap and of the format it reads and writes

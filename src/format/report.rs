@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{FormatError, Result, from_json, to_json};
 use crate::id::{ObjectName, SnapshotId};
+use crate::wording::PROGRAM;
 
 /// One report.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -193,6 +194,12 @@ pub struct Prune {
 }
 
 impl Report {
+    /// A report of something that went well, as far as is known.
+    pub fn new(time: jiff::Timestamp, host: String, user: String, did: Did) -> Self {
+        let (outcome, program) = (Outcome::Good, PROGRAM.into());
+        Self { time, seconds: 0.0, host, user, program, outcome, error: None, exit_code: 0, warnings: Vec::new(), did }
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         to_json(self)
     }

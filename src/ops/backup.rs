@@ -29,6 +29,7 @@ use crate::ops::overheard::Overheard;
 use crate::progress::{Progress, Stage};
 use crate::repo::{CatalogWriter, Cost, Reliance, Repository, SnapshotFilter, Stored, Writer, WriterOptions, WrittenCatalog};
 use crate::source::{CommandLine, CommandSource, Filter, Source, StderrSink, StreamSource, Tally, TreeOptions, TreeSource};
+use crate::wording::PROGRAM;
 pub(super) use known::Known;
 pub(super) use run::Run;
 pub use several::{Member, MemberInput, OpenStream};
@@ -196,7 +197,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         totals: report.totals.clone(),
         parts: report.parts.iter().map(|(part, _)| part.clone()).collect(),
         dumps: report.dumps.clone(),
-        program: concat!("snap ", env!("CARGO_PKG_VERSION")).into(),
+        program: PROGRAM.into(),
         catalog,
         catalog_len,
         path_table,

@@ -85,18 +85,8 @@ pub struct Ran {
 
 /// A report of a run that is only beginning.
 pub fn blank(job: &str, options: &RunOptions, time: Timestamp) -> Report {
-    Report {
-        time,
-        seconds: 0.0,
-        host: options.host.clone(),
-        user: options.user.clone(),
-        program: concat!("snap ", env!("CARGO_PKG_VERSION")).into(),
-        outcome: Outcome::Good,
-        error: None,
-        exit_code: 0,
-        warnings: Vec::new(),
-        did: Did::Run(Run { job: job.into(), ..Run::default() }),
-    }
+    let run = Run { job: job.into(), ..Run::default() };
+    Report::new(time, options.host.clone(), options.user.clone(), Did::Run(run))
 }
 
 /// The report of a run for which there was not even a repository.

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use snap_backup::backend::{Area, Counting, Memory, Place};
-use snap_backup::format::report::{Did, Outcome, Report, Run};
+use snap_backup::format::report::{Did, Report, Run};
 use snap_backup::limits::{INDEX_LANES, READ_AGAIN};
 use snap_backup::ops::backup::BackupOptions;
 use snap_backup::repo::Stored;
@@ -232,9 +232,7 @@ fn reports_are_remembered_and_stand_alone() {
     let report = |number: u64| {
         let run = Run { job: format!("job-{number}"), ..Run::default() };
         let time = jiff::Timestamp::from_second(1_790_000_000 + number as i64).unwrap();
-        let (host, user, program) = ("h".into(), "u".into(), "snap".into());
-        let outcome = Outcome::Good;
-        Report { time, seconds: 1.0, host, user, program, outcome, error: None, exit_code: 0, warnings: Vec::new(), did: Did::Run(run) }
+        Report::new(time, "h".into(), "u".into(), Did::Run(run))
     };
     let count = READ_AGAIN as u64 + 4;
     let names: Vec<_> = (0..count).rev().map(|number| scene.bench.open().save_report(&report(number)).unwrap()).collect();

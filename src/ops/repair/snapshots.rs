@@ -23,6 +23,7 @@ use crate::ops::backup::commit;
 use crate::ops::check::{Affected, Finding, ReadData, check};
 use crate::progress::{Progress, Silent, Stage};
 use crate::repo::{CatalogReader, CatalogWriter, PendingEntry, Repository, Stored, Writer, WriterOptions};
+use crate::wording::PROGRAM;
 
 /// Lost paths, and lost ranges of each, that a snapshot names.
 const LOST_NAMED_MAX: usize = 1000;
@@ -191,7 +192,7 @@ impl Run<'_> {
         let (_, reliance) = writer.finish()?;
         let (catalog_len, (catalog, path_table)) = (written.len, written.texts());
         let repaired = Some(note(self.repository, stored.id, &lost));
-        let program = concat!("snap ", env!("CARGO_PKG_VERSION")).into();
+        let program = PROGRAM.into();
         let snapshot = Snapshot { totals, program, catalog, catalog_len, path_table, repaired, ..stored.snapshot.clone() };
         let body = self.repository.read_object(Kind::Snapshot, &place, RECORD_BYTES_MAX)?;
         let body = with_repair(&body, &snapshot).map_err(|error| error.of(&place))?;

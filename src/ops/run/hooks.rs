@@ -89,24 +89,16 @@ pub fn command_line(words: &[String]) -> Result<CommandLine> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::report::{Outcome, Run, Stream};
+    use crate::format::report::{Run, Stream};
 
     #[test]
     fn a_report_is_cut_to_what_a_variable_holds() {
         let streams = |count: usize, said: usize| {
             (0..count).map(|number| Stream { name: number.to_string(), said: "x".repeat(said), ..Stream::default() }).collect()
         };
-        let report = |streams| Report {
-            time: jiff::Timestamp::UNIX_EPOCH,
-            seconds: 1.0,
-            host: "h".into(),
-            user: "u".into(),
-            program: "p".into(),
-            outcome: Outcome::Failed,
-            error: Some("e".into()),
-            exit_code: 4,
-            warnings: Vec::new(),
-            did: Did::Run(Run { job: "j".into(), streams, ..Run::default() }),
+        let report = |streams| {
+            let run = Run { job: "j".into(), streams, ..Run::default() };
+            Report::new(jiff::Timestamp::UNIX_EPOCH, "h".into(), "u".into(), Did::Run(run))
         };
         for (count, said, streams_left, said_left) in [(2, 4000, 2, 4000), (100, 4000, 100, 0), (5000, 10, 0, 0)] {
             let left = Report::decode(text(&report(streams(count, said))).as_bytes()).unwrap();
