@@ -5,9 +5,9 @@ use jiff::Timestamp;
 
 use super::context::{Context, Environment};
 use super::exit::{self, Outcome};
-use super::input::{InputArgs, text_of};
+use super::input::InputArgs;
 use super::report::{Channel, Reporter};
-use super::{dumps, output, select, show, summary, unlock, witness};
+use super::{dumps, location, output, select, show, summary, unlock, witness};
 use crate::compression::Level;
 use crate::error::{Error, Result};
 use crate::ops::backup::{BackupOptions, BackupReport, backup};
@@ -185,13 +185,10 @@ impl Args {
 
     fn options(&self, context: &Context) -> Result<BackupOptions> {
         let environment = &context.environment;
-        let host = match (&self.host, environment.get("SNAP_HOST")) {
-            (Some(host), _) => host.clone(),
-            (None, Some(host)) => text_of("SNAP_HOST", host)?,
-            (None, None) => unlock::configured(context)?.and_then(|table| table.host.clone()).unwrap_or_else(unlock::host),
-        };
-        if host.is_empty() || self.name.as_ref().is_some_and(String::is_empty) {
-            return Err(Error::Usage("The name of the host or of the snapshot is empty".into()));
+        let configured = || Ok(location::configured(context)?.and_then(|table| table.host.clone()));
+        let host = unlock::named_host(self.host.as_ref(), environment, configured)?;
+        if self.name.as_ref().is_some_and(String::is_empty) {
+            return Err(Error::Usage("The name of the snapshot is empty".into()));
         }
         Ok(BackupOptions {
             user: unlock::user(),

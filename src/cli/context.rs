@@ -6,10 +6,8 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
-use super::settings;
 use super::signals::Signals;
-use crate::config::{Config, Parsed};
-use crate::error::Result;
+use crate::config::Parsed;
 
 /// What every command gets.
 pub struct Context {
@@ -25,11 +23,6 @@ pub struct Context {
 impl Context {
     pub fn new(options: Options, environment: Environment, signals: Signals) -> Self {
         Self { options, environment, signals, configuration: OnceLock::new(), configuration_told: AtomicBool::new(false) }
-    }
-
-    /// What `snap.toml` says, if there is one; it must be right.
-    pub fn config(&self) -> Result<Option<&Config>> {
-        settings::complete(self)
     }
 
     /// The same for a thread of its own, without the flags.

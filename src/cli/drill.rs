@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::context::Context;
 use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
-use super::{evidence, notices, output, show, unlock};
+use super::{evidence, notices, output, settings, show, unlock};
 use crate::config::{Config, Drill as Plan, Job};
 use crate::error::{Error, Result};
 use crate::format::report::{Did, Drill, Outcome as Went, Report};
@@ -62,7 +62,7 @@ struct Wanted {
 
 impl Args {
     pub fn run(self, context: &Context) -> Result<Outcome> {
-        let wanted = self.wanted(context.config()?)?;
+        let wanted = self.wanted(settings::complete(context)?)?;
         for path in &self.report {
             // Before anything is done that would go unreported.
             evidence::check_name(path)?;
@@ -143,7 +143,7 @@ impl Args {
             exit_code,
             ..Report::new(time, unlock::host(), unlock::user(), Did::Drill(account))
         };
-        if let Some(config) = context.config()? {
+        if let Some(config) = settings::complete(context)? {
             let untold = notices::ended(context, config, &report);
             untold.iter().for_each(|warning| output::complain(&format!("warning: {warning}")));
             report.warnings.extend(untold);

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::context::Context;
-use super::{run, settings, unlock};
+use super::{location, settings, unlock};
 use crate::config::{Config, Objectives};
 use crate::error::Result;
 use crate::ops::status::{Expectations, Expected};
 
 /// The configuration, if it is one of the repository in use. It must be right: a job that a mistake hides would be missed by nobody.
 pub fn configuration(context: &Context) -> Result<Option<&Config>> {
-    match unlock::configured(context)? {
+    match location::configured(context)? {
         Some(_) => settings::require(context).map(Some),
         None => Ok(None),
     }
@@ -23,7 +23,7 @@ pub fn expectations(context: &Context, max_age: Option<Duration>, others: bool) 
     let mut expectations = Expectations { objectives, others, ..Expectations::default() };
     if let Some(config) = configuration(context)? {
         // Called as a run here would call it.
-        expectations.jobs = jobs(config, &run::host(None, &context.environment, config)?);
+        expectations.jobs = jobs(config, &unlock::configured_host(None, &context.environment, config)?);
         expectations.quota = config.repository.quota;
     }
     Ok(expectations)

@@ -3,6 +3,7 @@
 //! Only here is anything printed, asked or read from the environment. Results go to standard output, everything else to
 //! standard error. What an error means to the caller is decided in one place, [`exit`].
 
+mod ask;
 mod audit;
 mod backup;
 mod cat;
@@ -28,6 +29,7 @@ mod input;
 mod json;
 mod key;
 mod keyfile;
+mod location;
 mod ls;
 mod notices;
 mod output;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::context::Context;
-use super::{fetch, run, unlock, witness};
+use super::{fetch, unlock, witness};
 use crate::config::{Config, SecretFrom};
 use crate::format::report::Report;
 use crate::notify::{Attempt, Missing, Notifier};
@@ -45,7 +45,7 @@ pub fn test(context: &Context, config: &Config) -> Vec<Attempt> {
 }
 
 fn host(context: &Context, config: &Config) -> String {
-    run::host(None, &context.environment, config).unwrap_or_else(|_| unlock::host())
+    unlock::configured_host(None, &context.environment, config).unwrap_or_else(|_| unlock::host())
 }
 
 fn notifier(context: &Context, config: &Config) -> Notifier {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::{keyfile, output, secret};
+use super::{ask, keyfile, output};
 use crate::crypto::{Recovery, Secret, WORDS, WordsError, is_word};
 use crate::error::{Error, Result};
 
@@ -21,7 +21,7 @@ pub fn ask(location: &str) -> Result<Secret> {
     output::complain_as_is(&format!("The {WORDS} recovery words of {location}, one or several at a time; they are not shown.\n"));
     let mut words = Typed::default();
     while words.count < WORDS {
-        let line = secret::ask_once(&format!("Word {} of {WORDS}: ", words.count + 1), &hint)?;
+        let line = ask::once(&format!("Word {} of {WORDS}: ", words.count + 1), &hint)?;
         let line = Zeroizing::new(String::from_utf8_lossy(&line).into_owned());
         if let Err(place) = words.take(&line) {
             output::complain_as_is(&format!("Word {place} is not in the list of words. Again, from that word on.\n"));

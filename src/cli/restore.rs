@@ -10,7 +10,7 @@ use super::context::Context;
 use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
 use super::select::{FilterArgs, select};
-use super::{dumps, output, show, unlock};
+use super::{dumps, output, settings, show, unlock};
 use crate::config::Job;
 use crate::dumps::{Loading, loading};
 use crate::error::{Error, Result, show as show_path, show_bytes};
@@ -95,7 +95,7 @@ impl Args {
     fn restore_job(&self, context: &Context, repository: &Repository, job: &str) -> Result<Outcome> {
         let filter = SnapshotFilter { names: vec![job.into()], ..self.filter.filter() };
         let selection = repository.select("latest", &filter)?;
-        let names = context.config()?.and_then(|config| config.jobs.get(job)).map(Job::streams).unwrap_or_default();
+        let names = settings::complete(context)?.and_then(|config| config.jobs.get(job)).map(Job::streams).unwrap_or_default();
         let (streams, has_files) = contents(repository, &selection.stored, &names)?;
         let outcome = match (has_files, &self.target) {
             (true, None) => return Err(Error::Usage(format!("{job} has files: say with --target DIR where they are to go"))),

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::context::{Context, Environment};
+use super::context::Context;
 use super::exit::{self, Outcome};
 use super::report::{Channel, Reporter};
-use super::{backup, config_show, expect, fetch, input, notices, output, run_text, settings, unlock, witness};
+use super::{backup, config_show, expect, fetch, notices, output, run_text, settings, unlock, witness};
 use crate::config::{Config, Job, SecretFrom};
 use crate::error::{Error, Result};
 use crate::format::report::Report;
@@ -97,7 +97,7 @@ impl Args {
     fn options(&self, context: &Context, config: &Config) -> Result<RunOptions> {
         let own = context.for_threads();
         Ok(RunOptions {
-            host: host(self.host.as_ref(), &context.environment, config)?,
+            host: unlock::configured_host(self.host.as_ref(), &context.environment, config)?,
             user: unlock::user(),
             state: witness::folder(&context.environment),
             zone: jiff::tz::TimeZone::system(),
@@ -117,20 +117,6 @@ fn metrics(context: &Context, config: &Config, repository: &Repository) -> Resul
     }
     let expectations = expect::expectations(context, None, false)?;
     write_metrics(path, &judge(&gather(repository)?, &expectations, repository.world().now()))
-}
-
-/// The name of this host in snapshots: of the flag, the environment, the configuration or the system.
-pub fn host(flag: Option<&String>, environment: &Environment, config: &Config) -> Result<String> {
-    let host = match (flag, environment.get("SNAP_HOST"), &config.repository.host) {
-        (Some(host), ..) => host.clone(),
-        (None, Some(host), _) => input::text_of("SNAP_HOST", host)?,
-        (None, None, Some(host)) => host.clone(),
-        (None, None, None) => unlock::host(),
-    };
-    match host.is_empty() {
-        true => Err(Error::Usage("The name of the host is empty".into())),
-        false => Ok(host),
-    }
 }
 
 /// The jobs of these names, each once; all without names.

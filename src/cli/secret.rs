@@ -12,7 +12,8 @@ use zeroize::Zeroizing;
 use super::context::{Context, Environment, FromOptions, NewSecretOptions, SecretOptions};
 use super::fetch::{self, without_line_end};
 use super::keyfile::{self, Guard};
-use super::{output, recovery, unlock, words};
+use super::location::{self, only_one};
+use super::{ask, output, recovery, words};
 use crate::config::SecretFrom;
 use crate::crypto::Secret;
 use crate::error::{Error, Result, show, show_bytes};
@@ -124,7 +125,7 @@ pub fn get(context: &Context, given: &Given, location: &str, purpose: Purpose) -
     let variable = |name| given.role.variable(name);
     let mut origin = choose(given, &context.environment)?;
     if origin == Origin::Asking && given.role == Role::Own {
-        origin = match unlock::configured(context)?.and_then(|table| table.secret.clone()) {
+        origin = match location::configured(context)?.and_then(|table| table.secret.clone()) {
             Some(SecretFrom::KeyFile(path)) => Origin::KeyFile(path, Guard::Mode),
             Some(from) => Origin::Configured(from),
             None => Origin::Asking,
@@ -154,7 +155,7 @@ pub fn get(context: &Context, given: &Given, location: &str, purpose: Purpose) -
         }
         Origin::WordsFile(path) => recovery::read(&path),
         Origin::Configured(from) => password_of(&fetch::describe(&from), fetch::fetch(&from, context)?),
-        Origin::Asking => ask(given.role, location, purpose),
+        Origin::Asking => ask_for(given.role, location, purpose),
     }
 }
 
@@ -195,16 +196,6 @@ fn choose(given: &Given, environment: &Environment) -> Result<Origin> {
     Ok(Origin::Asking)
 }
 
-/// The one that is given, if any.
-pub fn only_one<N: AsRef<str>, T: Clone>(level: &[(N, Option<T>)]) -> Result<Option<T>> {
-    let given: Vec<(&str, &T)> = level.iter().filter_map(|(name, value)| Some((name.as_ref(), value.as_ref()?))).collect();
-    match given[..] {
-        [] => Ok(None),
-        [(_, value)] => Ok(Some(value.clone())),
-        [(first, _), (second, _), ..] => Err(Error::Usage(format!("Both {first} and {second} are given; choose one"))),
-    }
-}
-
 fn password_of(origin: &str, mut password: Zeroizing<Vec<u8>>) -> Result<Secret> {
     match password.is_empty() {
         true => Err(Error::Usage(format!("The password in {origin} is empty"))),
@@ -226,7 +217,7 @@ fn from_command(text: &OsStr, context: &Context) -> Result<Secret> {
     password_of(&format!("the output of {}", show_bytes(words[0].as_bytes())), without_line_end(printed))
 }
 
-fn ask(role: Role, location: &str, purpose: Purpose) -> Result<Secret> {
+fn ask_for(role: Role, location: &str, purpose: Purpose) -> Result<Secret> {
     let location = output::harmless(location);
     let prompt = match purpose {
         Purpose::Open => format!("Password for {location}: "),
@@ -236,23 +227,11 @@ fn ask(role: Role, location: &str, purpose: Purpose) -> Result<Secret> {
         let flags = ["password-file", "password-command", "key-file"].map(|name| role.flag(name)).join(", ");
         format!("No password is given and there is no terminal to ask at; use {flags} or {}", role.variable("PASSWORD"))
     };
-    let password = ask_once(&prompt, &hint)?;
-    if purpose == Purpose::Create && *ask_once("The same again: ", &hint)? != *password {
+    let password = ask::once(&prompt, &hint)?;
+    if purpose == Purpose::Create && *ask::once("The same again: ", &hint)? != *password {
         return Err(Error::Usage("The two passwords differ".into()));
     }
     password_of("your answer", password)
-}
-
-/// Asks at the terminal, without showing the answer. `hint` says what to do where there is none.
-pub fn ask_once(prompt: &str, hint: &dyn Fn() -> String) -> Result<Zeroizing<Vec<u8>>> {
-    let config = rpassword::ConfigBuilder::new().build();
-    match rpassword::prompt_password_with_config(prompt, config) {
-        Ok(password) => Ok(Zeroizing::new(password.into_bytes())),
-        Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Err(Error::Interrupted),
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(Error::Usage("Nothing was entered".into())),
-        // There is no terminal.
-        Err(_) => Err(Error::Usage(hint())),
-    }
 }
 
 #[cfg(test)]

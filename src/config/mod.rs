@@ -3,11 +3,14 @@
 //! [`parse`] makes the types here of bytes, with every complaint and its line and column, in one go. Nothing in this module reads a
 //! secret, the environment, a file or a repository. Secrets are never in the file, only where they are.
 
+mod common;
 mod drill;
+mod findings;
 mod job;
 mod notify;
 mod parse;
 mod reader;
+mod secrets;
 mod servers;
 mod sources;
 mod suggest;
@@ -17,12 +20,17 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-pub use parse::{Complaint, Mention, Mentioned, Parsed, Severity, parse};
+use zeroize::Zeroizing;
+
+pub use findings::{Complaint, Mention, Mentioned, Severity};
+pub use parse::{Parsed, parse};
 pub use sources::sqlite_copy;
 pub use values::{parse_duration, parse_size, show_duration, show_schedule};
 
+use crate::error::Result;
 use crate::retention::Policy;
 
 /// A commented file with everything there is.
@@ -67,6 +75,9 @@ pub enum SecretFrom {
     /// The name of a variable of the environment.
     Variable(String),
 }
+
+/// Fetches a secret from where it is.
+pub type FetchSecret = Arc<dyn Fn(&SecretFrom) -> Result<Zeroizing<Vec<u8>>> + Send + Sync>;
 
 /// How much it hurts to lose it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::parse::{secret, secret_of};
 use super::reader::{Table, quoted};
+use super::secrets::{secret, secret_of};
 use super::{Job, Mail, MailSecurity, Notify, Webhook, WebhookForm};
 
 pub(super) fn notify(root: &Table, jobs: &BTreeMap<String, Job>) -> Option<Notify> {

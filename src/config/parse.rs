@@ -1,12 +1,13 @@
 //! From bytes to a [`Config`], with all complaints; and the tables that are not jobs.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use toml::de::DeTable;
 
-use super::reader::{Found, Places, Reader, Table, Value, quoted};
-use super::values::{has_password, is_secret_name};
+use super::findings::{Complaint, Mention, Mentioned, Severity};
+use super::reader::{Found, Places, Reader, Table};
+use super::secrets::secret;
 use super::{Config, Notify, RepositoryTable, SecretFrom, Serve, job, notify};
 use crate::limits::CONFIG_BYTES_MAX;
 
@@ -29,52 +30,6 @@ impl Parsed {
     pub fn errors(&self) -> impl Iterator<Item = &Complaint> {
         self.complaints.iter().filter(|complaint| complaint.severity == Severity::Error)
     }
-}
-
-/// Something that is wrong, and where.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Complaint {
-    /// From 1.
-    pub line: usize,
-    /// From 1, in characters.
-    pub column: usize,
-    pub severity: Severity,
-    /// Never holds a secret.
-    pub text: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    Error,
-    Warning,
-}
-
-/// Something outside the file that it speaks of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mention {
-    pub line: usize,
-    pub column: usize,
-    pub what: Mentioned,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mentioned {
-    /// A file with a secret in it: must be there and be private.
-    Secret(PathBuf),
-    /// The repository's key file, which `snap init` makes.
-    KeyFile(PathBuf),
-    /// A credential of systemd.
-    Credential(String),
-    /// A variable of the environment.
-    Variable(String),
-    /// A program that will be started.
-    Program(String),
-    /// A file or folder that will be read.
-    Source(PathBuf),
-    /// A pattern of files that are left out.
-    Pattern(String),
-    /// A user that a command runs as.
-    User(String),
 }
 
 /// Reads a configuration that lies in `file`. Never fails: what cannot be understood is a complaint, and left out.
@@ -196,95 +151,4 @@ fn serve(root: &Table) -> Serve {
     });
     table.finish();
     Serve { listen: address, token }
-}
-
-/// A secret is a table that says where it is, and never the secret.
-pub(super) fn secret(table: &Table, key: &'static str) -> Option<SecretFrom> {
-    secret_of(&table.get(key)?, &table.below(key))
-}
-
-/// The same for a value whose key may be the user's own.
-pub(super) fn secret_of(value: &Value, name: &str) -> Option<SecretFrom> {
-    const FORMS: &str = "{ file = \"/etc/snap/NAME\" }, { command = [\"PROGRAM\", ...] }, { credential = \"NAME\" } or { env = \"NAME\" }";
-    if !value.is_table() {
-        value.complain(format!(
-            "a secret never stands here in clear; write it into a file that only you can read (chmod 600), and here {FORMS}"
-        ));
-        return None;
-    }
-    let table = value.table("SECRET", name)?;
-    let file = table.get("file").and_then(|value| {
-        let path = value.path()?;
-        value.reader.mention(value.at, Mentioned::Secret(path.clone()));
-        Some(SecretFrom::File(path))
-    });
-    let command = table.command("command").map(SecretFrom::Command);
-    let named = |key: &'static str| {
-        let value = table.get(key)?;
-        let text = value.text()?;
-        let fits = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)) && !text.starts_with(['.', '-']);
-        if !fits {
-            value.complain("write a name of letters, digits, _, . and -");
-        }
-        fits.then(|| (value.at, text.to_owned()))
-    };
-    let credential = named("credential").map(|(at, name)| {
-        value.reader.mention(at, Mentioned::Credential(name.clone()));
-        SecretFrom::Credential(name)
-    });
-    let variable = named("env").map(|(at, name)| {
-        value.reader.mention(at, Mentioned::Variable(name.clone()));
-        SecretFrom::Variable(name)
-    });
-    table.finish();
-    let given = ["file", "command", "credential", "env"].iter().filter(|key| table.is_there(key)).count();
-    match given {
-        1 => file.or(command).or(credential).or(variable),
-        0 => {
-            value.complain(format!("write {FORMS}"));
-            None
-        }
-        _ => {
-            value.complain("says two places for one secret; choose one");
-            None
-        }
-    }
-}
-
-/// Variables for a command, in clear. Those that hold secrets have a table of their own.
-pub(super) fn variables(table: &Table) -> Vec<(String, String)> {
-    let Some(entries) = table.table("environment", "VARIABLES") else { return Vec::new() };
-    let mut found = Vec::new();
-    for (name, value) in entries.entries() {
-        if !is_variable(name) {
-            value.reader.complain(value.key_at, format!("{} cannot be the name of a variable", quoted(name)));
-        } else if is_secret_name(name) {
-            value.complain(format!("a secret never stands here in clear; write secrets = {{ {name} = {{ file = \"/etc/snap/NAME\" }} }}"));
-        } else if let Some(text) = value.text() {
-            match has_password(text) {
-                true => value.complain(format!("there is a password in this address; write secrets = {{ {name} = {{ file = ... }} }}")),
-                false => found.push((name.to_owned(), text.to_owned())),
-            }
-        }
-    }
-    found
-}
-
-/// Variables for a command that hold secrets.
-pub(super) fn secret_variables(table: &Table) -> Vec<(String, SecretFrom)> {
-    let Some(entries) = table.table("secrets", "VARIABLES") else { return Vec::new() };
-    let mut found = Vec::new();
-    for (name, value) in entries.entries() {
-        if !is_variable(name) {
-            value.reader.complain(value.key_at, format!("{} cannot be the name of a variable", quoted(name)));
-        } else if let Some(secret) = secret_of(&value, &entries.below(name)) {
-            found.push((name.to_owned(), secret));
-        }
-    }
-    found
-}
-
-fn is_variable(name: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    !name.is_empty() && name.bytes().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit())
 }

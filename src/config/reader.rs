@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use super::findings::{Complaint, Mention, Mentioned, Severity};
 use super::suggest;
 use super::values;
-use super::{Complaint, Mention, Mentioned, Severity};
 
 /// The document, and what was found in it so far.
 pub(super) struct Reader<'a> {

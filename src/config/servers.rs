@@ -1,9 +1,9 @@
 //! Ready sources that ask a server: which program, which flags, and how the password gets there.
 
-use super::parse::secret;
+use super::common::{Common, Variable, stream_name};
 use super::reader::{Table, Value};
-use super::sources::{Common, stream_name};
-use super::{Mentioned, SecretFrom, What, values};
+use super::secrets::secret;
+use super::{Mentioned, What, values};
 
 impl<'a> Common<'a> {
     pub(super) fn postgres(&self, table: &Table<'a>) -> Option<Vec<What>> {
@@ -181,13 +181,6 @@ impl<'a> Common<'a> {
         });
         Some(found.collect())
     }
-}
-
-/// A variable that a ready source sets.
-#[derive(Clone)]
-pub(super) enum Variable {
-    Clear(&'static str, String),
-    Secret(&'static str, SecretFrom),
 }
 
 /// What the ready sources of servers have in common.

@@ -3,9 +3,10 @@
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use super::mail;
+use super::means::{io, left};
 use super::message::{Event, Message};
-use super::{FetchSecret, mail};
-use crate::config::{Mail, SecretFrom, Webhook, WebhookForm};
+use crate::config::{FetchSecret, Mail, SecretFrom, Webhook, WebhookForm};
 use crate::error::Error;
 use crate::source::{CommandLine, Patience, Setting, run_command};
 
@@ -76,11 +77,6 @@ fn beside(url: &str, behind: &str) -> String {
     format!("{}{behind}{rest}", path.trim_end_matches('/'))
 }
 
-/// The time that is left, and never none: that would mean without end.
-pub fn left(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
-}
-
 fn post(url: &str, content_type: &str, body: &[u8], deadline: Instant) -> Result<(), String> {
     // Whom to trust is this machine's affair, as it is for its other programs.
     let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
@@ -105,16 +101,6 @@ fn why(error: &ureq::Error) -> String {
         ureq::Error::Tls(_) | ureq::Error::Rustls(_) => "TLS failed; is its certificate valid here?".into(),
         ureq::Error::Io(error) => io(error),
         _ => "the call failed".into(),
-    }
-}
-
-/// What an error of the system's means. The kind says enough, and no more.
-pub fn io(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => "it refused the connection".into(),
-        std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => "it did not answer in time".into(),
-        std::io::ErrorKind::InvalidData => "TLS failed; is its certificate valid here?".into(),
-        kind => kind.to_string(),
     }
 }
 

@@ -9,10 +9,9 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::extension::ClientId;
 use lettre::{SmtpTransport, Transport};
 
-use super::FetchSecret;
-use super::channels::{io, left};
+use super::means::{io, left};
 use super::message::Message;
-use crate::config::{Mail, MailSecurity};
+use crate::config::{FetchSecret, Mail, MailSecurity};
 use crate::error::show_bytes;
 
 pub fn send(mail: &Mail, message: &Message, fetch: &FetchSecret, deadline: Instant) -> Result<(), String> {

@@ -6,6 +6,7 @@
 
 mod channels;
 mod mail;
+mod means;
 mod message;
 mod told;
 
@@ -15,12 +16,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use jiff::Timestamp;
-use zeroize::Zeroizing;
 
 pub use message::{Event, Message};
 
-use crate::config::{Notify, SecretFrom};
-use crate::error::Result;
+use crate::config::{FetchSecret, Notify, SecretFrom};
 use crate::format::report::{Did, Outcome, Report};
 use channels::Channel;
 use told::{Key, Known, Told, Trouble};
@@ -31,9 +30,6 @@ pub const WAIT: Duration = Duration::from_secs(10);
 pub const WAIT_AT_START: Duration = Duration::from_secs(3);
 /// When the same trouble is told again, if nothing is configured.
 pub const REPEAT_AFTER: Duration = Duration::from_secs(24 * 3600);
-
-/// Fetches a secret from where it is.
-pub type FetchSecret = Arc<dyn Fn(&SecretFrom) -> Result<Zeroizing<Vec<u8>>> + Send + Sync>;
 
 /// Whom to tell, and what was told.
 pub struct Notifier {

@@ -23,10 +23,9 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use zeroize::Zeroizing;
 
 use crate::compression::Level;
-use crate::config::{Job, SecretFrom, What};
+use crate::config::{FetchSecret, Job, What};
 use crate::error::{Error, Result};
 use crate::format::dump::Verdict;
 use crate::format::report::{Did, Outcome, Report, Run, Step, Stream};
@@ -39,9 +38,6 @@ use hooks::Hook;
 use limited::Limited;
 pub use preview::{Preview, preview};
 use said::Said;
-
-/// Fetches a secret from where it is.
-pub type FetchSecret = Arc<dyn Fn(&SecretFrom) -> Result<Zeroizing<Vec<u8>>> + Send + Sync>;
 
 /// What is not of the job, but of this host and this run.
 pub struct RunOptions {

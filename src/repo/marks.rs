@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Repository;
-use super::catalog::CatalogReader;
+use super::entries::CatalogReader;
 use super::reader::Reader;
 use super::runs::Runs;
 use crate::error::Result;

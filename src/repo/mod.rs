@@ -5,6 +5,7 @@
 
 mod catalog;
 mod cursor;
+mod entries;
 mod fetch;
 mod frames;
 mod gather;
@@ -32,7 +33,8 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-pub use catalog::{CatalogReader, CatalogWriter, PendingEntry, WrittenCatalog};
+pub use catalog::{CatalogWriter, PendingEntry, WrittenCatalog};
+pub use entries::CatalogReader;
 pub use fetch::{Fetched, Wanted};
 pub use frames::Frame;
 pub use health::Health;

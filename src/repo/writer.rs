@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Repository;
-use super::catalog::CatalogReader;
+use super::entries::CatalogReader;
 use super::gather::{FrameJob, Gather};
 use super::locate::Presence;
 use super::packer::{ClosedPack, Packer, UploadTotals, Uploader};

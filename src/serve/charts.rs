@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
 use super::html::text;
+use super::state::run_of;
 use crate::format::report::Outcome;
 use crate::id::SnapshotId;
 use crate::ops::status::flaw;
@@ -51,7 +52,7 @@ pub fn nights(snapshots: &[&Stored], runs: &[&StoredReport], zone: &TimeZone, si
     };
     // A run that found fault with its snapshot knows better than the snapshot.
     let faulty = runs.iter().filter(|run| run.report.outcome != Outcome::Good);
-    let faulty: HashSet<SnapshotId> = faulty.filter_map(|run| super::jobs::run_of(run).and_then(|run| run.snapshot)).collect();
+    let faulty: HashSet<SnapshotId> = faulty.filter_map(|run| run_of(run).and_then(|run| run.snapshot)).collect();
     for stored in snapshots.iter().filter(|stored| stored.snapshot.time >= since) {
         let (snapshot, is_faulty) = (&stored.snapshot, faulty.contains(&stored.id));
         let is_good = flaw(snapshot).is_none() && snapshot.is_good() && snapshot.repaired.is_none() && !is_faulty;

@@ -5,11 +5,17 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::http::encode;
 use crate::error::show_bytes;
 use crate::format::dump::{Dump, Verdict};
 use crate::format::report::Outcome;
 use crate::limits::SERVE_PAGE_ROWS;
 use crate::wording::duration;
+
+/// Where a job's page is.
+pub fn link(host: &str, job: &str) -> String {
+    format!("/job/{}/{}", encode(host.as_bytes()), encode(job.as_bytes()))
+}
 
 /// Text of others as text of a page: neither markup, nor control characters, nor such as change the direction of reading.
 pub fn text(raw: &str) -> String {

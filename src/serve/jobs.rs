@@ -8,13 +8,12 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::charts;
-use super::html::{self, ago, badge, fact, text};
-use super::http::encode;
+use super::html::{self, ago, badge, fact, link, text};
 use super::reports;
 use super::snapshots;
 use super::state::View;
 use crate::config::show_duration;
-use crate::format::report::{Did, Drill, Outcome, Run};
+use crate::format::report::Outcome;
 use crate::ops::status::{JobStatus, State, Status};
 use crate::repo::StoredReport;
 use crate::wording::{count, duration, size};
@@ -27,25 +26,6 @@ const SIZES_MAX: usize = 120;
 /// Runs and drills on the page of a job.
 const RUNS_SHOWN: usize = 14;
 const DRILLS_SHOWN: usize = 5;
-
-pub fn run_of(stored: &StoredReport) -> Option<&Run> {
-    match &stored.report.did {
-        Did::Run(run) => Some(run),
-        _ => None,
-    }
-}
-
-pub fn drill_of(stored: &StoredReport) -> Option<&Drill> {
-    match &stored.report.did {
-        Did::Drill(drill) => Some(drill),
-        _ => None,
-    }
-}
-
-/// Where a job's page is.
-pub fn link(host: &str, job: &str) -> String {
-    format!("/job/{}/{}", encode(host.as_bytes()), encode(job.as_bytes()))
-}
 
 fn today(status: &Status, zone: &TimeZone) -> Date {
     status.time.to_zoned(zone.clone()).date()

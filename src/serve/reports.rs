@@ -4,9 +4,8 @@ use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
 
-use super::html::{self, badge, fact, text};
-use super::jobs::{drill_of, link, run_of};
-use super::state::View;
+use super::html::{self, badge, fact, link, text};
+use super::state::{View, drill_of, run_of};
 use crate::format::report::{Drill, Step};
 use crate::id::SnapshotId;
 use crate::repo::StoredReport;

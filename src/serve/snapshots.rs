@@ -4,9 +4,8 @@ use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
 
-use super::html::{self, bytes, fact, text};
+use super::html::{self, bytes, fact, link, text};
 use super::http::encode;
-use super::jobs::link;
 use super::state::View;
 use crate::format::entry::{Entry, Flaw, Node};
 use crate::format::snapshot::Snapshot;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
-use crate::format::report::Did;
+use crate::format::report::{Did, Drill, Run};
 use crate::ops::status::{Expectations, Facts, JobStatus, Status, gather, judge};
 use crate::repo::{Repository, Stored, StoredReport};
 
@@ -78,6 +78,20 @@ impl View {
     pub fn by_prefix(&self, prefix: &str) -> Vec<&Stored> {
         let fits = |stored: &&Stored| stored.id.hex().starts_with(prefix);
         self.facts.snapshots.iter().filter(fits).collect()
+    }
+}
+
+pub fn run_of(stored: &StoredReport) -> Option<&Run> {
+    match &stored.report.did {
+        Did::Run(run) => Some(run),
+        _ => None,
+    }
+}
+
+pub fn drill_of(stored: &StoredReport) -> Option<&Drill> {
+    match &stored.report.did {
+        Did::Drill(drill) => Some(drill),
+        _ => None,
     }
 }
 
