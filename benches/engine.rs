@@ -2,9 +2,12 @@
 //!
 //! All inputs come from a seed. The whole program against other programs is benches/compare's business.
 
+mod dice;
+
 use std::hint::black_box;
 use std::sync::{Arc, LazyLock};
 
+use dice::Dice;
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use snap_backup::backend::Memory;
@@ -35,22 +38,6 @@ const DUMP_BYTES: usize = 64 << 20;
 static NIGHT_0: LazyLock<Vec<u8>> = LazyLock::new(|| rows(DUMP_BYTES, 0));
 /// The same with about one row in a hundred changed.
 static NIGHT_1: LazyLock<Vec<u8>> = LazyLock::new(|| rows(DUMP_BYTES, 1));
-
-/// A random source that needs no crate: SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.roll() % limit
-    }
-}
 
 fn rows(len: usize, night: u64) -> Vec<u8> {
     use std::io::Write;

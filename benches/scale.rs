@@ -4,6 +4,8 @@
 //! processes work with it, so that each says what memory it took at most. Prints a table in Markdown and removes what it made. Only
 //! the streams backed up in between are real. Five million chunks, the default, take about a minute; disk: about 100 bytes a chunk.
 
+mod dice;
+
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use dice::Dice;
 use rayon::prelude::*;
 use snap_backup::backend::{Area, Backend, Local, Place};
 use snap_backup::compression::{Compressor, Level};
@@ -184,18 +187,6 @@ fn bytes_below(folder: &Path) -> u64 {
         .sum()
 }
 
-/// A random source that needs no crate: SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-}
-
 fn id(number: u64) -> ChunkId {
     let mut dice = Dice(number << 20);
     ChunkId((u128::from(dice.roll()) << 64 | u128::from(dice.roll())).to_le_bytes())
@@ -211,9 +202,9 @@ fn segment(keys: &Keys, numbers: std::ops::Range<u64>) -> Segment {
     let mut first = numbers.start;
     let mut packs: Vec<PackRecord> = Vec::new();
     while first < numbers.end {
-        let end = (first + 40 + dice.roll() % 41).min(numbers.end);
+        let end = (first + 40 + dice.below(41)).min(numbers.end);
         let mut table = ChunkTable::default();
-        (first..end).for_each(|number| table.push(id(number), 4096 + (dice.roll() % 9_000) as usize));
+        (first..end).for_each(|number| table.push(id(number), 4096 + dice.below(9_000) as usize));
         let full = packs.last().is_none_or(|pack| pack.frames.len() == FRAMES_A_PACK);
         if full {
             packs.push(PackRecord { name: name(first), kind: Kind::DataPack, size: 0, frames: Vec::new() });
@@ -308,7 +299,7 @@ impl Read for Rows {
             let mut dice = Dice(self.row << 16);
             let version = if dice.roll().is_multiple_of(100) { self.night } else { 0 };
             let words: Vec<String> = (0..6).map(|_| format!("{:x}", dice.roll().wrapping_add(version))).collect();
-            let line = format!("{}\t{}\t{}\n", self.row, words.join(" "), "x".repeat((dice.roll() % 90) as usize)).into_bytes();
+            let line = format!("{}\t{}\t{}\n", self.row, words.join(" "), "x".repeat(dice.below(90) as usize)).into_bytes();
             self.left = self.left.saturating_sub(line.len() as u64);
             self.line = io::Cursor::new(line);
         }
@@ -445,7 +436,7 @@ impl Stage {
         let mut dice = Dice(3);
         let mut run = |count| {
             for _ in 0..count {
-                let place = index.chunk(&id(first + dice.roll() % span)).unwrap();
+                let place = index.chunk(&id(first + dice.below(span))).unwrap();
                 assert_eq!(!place.is_empty(), found);
             }
         };

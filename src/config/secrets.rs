@@ -62,10 +62,8 @@ pub(super) fn secret_of(value: &Value, name: &str) -> Option<SecretFrom> {
 pub(super) fn variables(table: &Table) -> Vec<(String, String)> {
     let Some(entries) = table.table("environment", "VARIABLES") else { return Vec::new() };
     let mut found = Vec::new();
-    for (name, value) in entries.entries() {
-        if !is_variable(name) {
-            value.reader.complain(value.key_at, format!("{} cannot be the name of a variable", quoted(name)));
-        } else if is_secret_name(name) {
+    for (name, value) in named(&entries) {
+        if is_secret_name(name) {
             value.complain(format!("a secret never stands here in clear; write secrets = {{ {name} = {{ file = \"/etc/snap/NAME\" }} }}"));
         } else if let Some(text) = value.text() {
             match has_password(text) {
@@ -80,18 +78,17 @@ pub(super) fn variables(table: &Table) -> Vec<(String, String)> {
 /// Variables for a command that hold secrets.
 pub(super) fn secret_variables(table: &Table) -> Vec<(String, SecretFrom)> {
     let Some(entries) = table.table("secrets", "VARIABLES") else { return Vec::new() };
-    let mut found = Vec::new();
-    for (name, value) in entries.entries() {
-        if !is_variable(name) {
-            value.reader.complain(value.key_at, format!("{} cannot be the name of a variable", quoted(name)));
-        } else if let Some(secret) = secret_of(&value, &entries.below(name)) {
-            found.push((name.to_owned(), secret));
-        }
-    }
-    found
+    let secret = |(name, value): (&str, Value)| Some((name.to_owned(), secret_of(&value, &entries.below(name))?));
+    named(&entries).into_iter().filter_map(secret).collect()
 }
 
-fn is_variable(name: &str) -> bool {
+/// Those entries whose keys can be names of variables.
+fn named<'a>(entries: &Table<'a>) -> Vec<(&'a str, Value<'a>)> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    !name.is_empty() && name.bytes().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit())
+    let is_variable = |name: &str| !name.is_empty() && name.bytes().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit());
+    let (good, wrong): (Vec<_>, Vec<_>) = entries.entries().into_iter().partition(|(name, _)| is_variable(name));
+    for (name, value) in wrong {
+        value.reader.complain(value.key_at, format!("{} cannot be the name of a variable", quoted(name)));
+    }
+    good
 }

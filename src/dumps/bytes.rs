@@ -18,6 +18,15 @@ impl Gather {
         self.0.len() >= len
     }
 
+    /// The same, and hands these bytes on.
+    pub fn take(&mut self, len: usize, input: &mut &[u8]) -> Option<Vec<u8>> {
+        self.fill(len, input).then(|| {
+            let bytes = self.0.clone();
+            self.0.clear();
+            bytes
+        })
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }

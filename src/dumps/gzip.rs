@@ -65,18 +65,11 @@ impl Gzip {
         }
     }
 
-    fn take(&mut self, len: usize, input: &mut &[u8]) -> Option<Vec<u8>> {
-        self.gather.fill(len, input).then_some(())?;
-        let bytes = self.gather.bytes().to_vec();
-        self.gather.clear();
-        Some(bytes)
-    }
-
     fn step(&mut self, input: &mut &[u8]) -> Option<State> {
         match self.state {
             State::Header if self.gather.is_empty() && self.members > 0 && input[0] == 0 => Some(State::Zeros),
             State::Header => {
-                let bytes = self.take(10, input)?;
+                let bytes = self.gather.take(10, input)?;
                 match bytes[..3] == [0x1f, 0x8b, 8] && bytes[3] & 0xe0 == 0 {
                     true => Some(Self::optional(bytes[3])),
                     false if self.members > 0 => Some(State::More),
@@ -84,11 +77,11 @@ impl Gzip {
                 }
             }
             State::ExtraLength(flags) => {
-                let bytes = self.take(2, input)?;
+                let bytes = self.gather.take(2, input)?;
                 Some(State::Extra(flags, little(&bytes) as u16))
             }
             State::Extra(flags, len) => {
-                self.take(usize::from(len), input)?;
+                self.gather.take(usize::from(len), input)?;
                 Some(Self::optional(flags))
             }
             State::Text(flags) => {
@@ -96,10 +89,10 @@ impl Gzip {
                 *input = &input[end.map_or(input.len(), |at| at + 1)..];
                 end.map(|_| Self::optional(flags))
             }
-            State::HeaderCrc => self.take(2, input).map(|_| State::Data),
+            State::HeaderCrc => self.gather.take(2, input).map(|_| State::Data),
             State::Data => self.inflate(input),
             State::Trailer => {
-                let bytes = self.take(8, input)?;
+                let bytes = self.gather.take(8, input)?;
                 let fits = little(&bytes[..4]) == u64::from(self.crc.clone().finalize()) && little(&bytes[4..]) == self.len & 0xffff_ffff;
                 self.members += 1;
                 self.inflate.reset(false);

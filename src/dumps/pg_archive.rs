@@ -104,14 +104,6 @@ struct Fields {
 }
 
 impl Fields {
-    fn bytes(&mut self, len: usize, input: &mut &[u8]) -> Option<Vec<u8>> {
-        self.gather.fill(len, input).then(|| {
-            let bytes = self.gather.bytes().to_vec();
-            self.gather.clear();
-            bytes
-        })
-    }
-
     fn int(&mut self, input: &mut &[u8]) -> Option<i64> {
         self.gather.fill(1 + self.int_bytes, input).then_some(())?;
         let (sign, bytes) = self.gather.bytes().split_first()?;
@@ -233,7 +225,7 @@ impl PgArchive {
         let fields = &mut self.fields;
         match field {
             Field::Algorithm => {
-                self.compression = match fields.bytes(1, input)?[0] {
+                self.compression = match fields.gather.take(1, input)?[0] {
                     0 => "",
                     1 => "gzip",
                     2 => "lz4",
@@ -254,7 +246,7 @@ impl PgArchive {
             Field::Namespace => self.entry.namespace = text(&fields.text(input)?.unwrap_or_default()),
             // A list of texts, the last of which is not there.
             Field::Dependencies => while fields.text(input)?.is_some() {},
-            Field::Offset => self.entry.has_data = fields.bytes(1 + fields.offset_bytes, input)?[0] != OFFSET_NO_DATA,
+            Field::Offset => self.entry.has_data = fields.gather.take(1 + fields.offset_bytes, input)?[0] != OFFSET_NO_DATA,
             Field::File => {
                 self.entry.file = text(&fields.text(input)?.unwrap_or_default());
                 self.entry.has_data = !self.entry.file.is_empty();
@@ -306,7 +298,7 @@ impl PgArchive {
     fn step(&mut self, input: &mut &[u8]) -> Option<State> {
         match self.state {
             State::Fixed => {
-                let bytes = self.fields.bytes(11, input)?;
+                let bytes = self.fields.gather.take(11, input)?;
                 Some(self.fixed(&bytes))
             }
             State::Head(at) => {
@@ -317,7 +309,7 @@ impl PgArchive {
                 self.field(*self.list.get(at)?, input)?;
                 Some(if at + 1 < self.list.len() { State::Entry(at + 1) } else { self.entry_ended() })
             }
-            State::Between => match self.fields.bytes(1, input)?[0] {
+            State::Between => match self.fields.gather.take(1, input)?[0] {
                 kind @ (BLOCK_DATA | BLOCK_LARGE_OBJECTS) => Some(State::Number(kind)),
                 _ => Some(State::Broken("what follows a table is not another one".into())),
             },

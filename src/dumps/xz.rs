@@ -54,20 +54,13 @@ fn crc32(bytes: &[u8]) -> u64 {
 }
 
 impl Xz {
-    fn take(&mut self, len: usize, input: &mut &[u8]) -> Option<Vec<u8>> {
-        self.gather.fill(len, input).then_some(())?;
-        let bytes = self.gather.bytes().to_vec();
-        self.gather.clear();
-        Some(bytes)
-    }
-
     fn step(&mut self, input: &mut &[u8]) -> Option<State> {
         Some(match self.state {
             State::Header => {
-                let bytes = self.take(12, input)?;
+                let bytes = self.gather.take(12, input)?;
                 self.header(&bytes)
             }
-            State::BlockOrIndex => match self.take(1, input)?[0] {
+            State::BlockOrIndex => match self.gather.take(1, input)?[0] {
                 0 => {
                     let mut crc = checksum::plain();
                     crc.update(&[0]);
@@ -80,7 +73,7 @@ impl Xz {
                 }
             },
             State::BlockHeader(len) => {
-                let bytes = self.take(len, input)?;
+                let bytes = self.gather.take(len, input)?;
                 self.block_bytes = len as u64;
                 match crc32(&bytes[..len - 4]) == little(&bytes[len - 4..]) {
                     true => State::Control,
@@ -110,7 +103,7 @@ impl Xz {
                 self.index_goes_on()
             }
             State::IndexEnd(padding) => {
-                let bytes = self.take(padding + 4, input)?;
+                let bytes = self.gather.take(padding + 4, input)?;
                 let mut crc = self.index.take()?;
                 crc.update(&bytes[..padding]);
                 self.index_bytes += bytes.len() as u64;
@@ -120,7 +113,7 @@ impl Xz {
                 }
             }
             State::Footer => {
-                let bytes = self.take(12, input)?;
+                let bytes = self.gather.take(12, input)?;
                 let backward = (little(&bytes[4..8]) + 1) * 4;
                 let fits = crc32(&bytes[4..10]) == little(&bytes[..4]) && backward == self.index_bytes && bytes[8..10] == self.flags;
                 self.streams += 1;
@@ -130,7 +123,7 @@ impl Xz {
                 }
             }
             State::Between => {
-                let bytes = self.take(4, input)?;
+                let bytes = self.gather.take(4, input)?;
                 match bytes[..] {
                     [0, 0, 0, 0] => State::Between,
                     _ if MAGIC.starts_with(&bytes) => {
@@ -171,7 +164,7 @@ impl Xz {
             0x80..=0xbf => 5,
             _ => 6,
         };
-        let bytes = self.take(len, input)?;
+        let bytes = self.gather.take(len, input)?;
         let big = |at: usize| u64::from(bytes[at]) << 8 | u64::from(bytes[at + 1]);
         let chunk = match control {
             0 => {

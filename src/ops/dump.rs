@@ -114,11 +114,7 @@ fn write_content(
                 let what = format!("{} from byte {} on", show_bytes(path), sparse.at);
                 Error::damaged(what, format!("{why}; {} bytes before it were written", sparse.at))
             };
-            let frame = match &fetched.frame {
-                Err(error) if !error.is_damage() => return Err(error.again()),
-                frame => frame.as_ref().map_err(|error| lost(error.to_string()))?,
-            };
-            let bytes = frame.chunks(&fetched.run).ok_or_else(|| lost(frame.damage.clone().unwrap_or_default()))?;
+            let bytes = fetched.bytes(lost)?;
             hasher.update_rayon(bytes);
             sparse.write(bytes)?;
             progress.bytes(bytes.len() as u64);

@@ -29,6 +29,17 @@ pub struct Fetched<T> {
     pub frame: std::result::Result<Arc<Frame>, Arc<Error>>,
 }
 
+impl<T> Fetched<T> {
+    /// The bytes of the run. What is damaged is the error that `lost` makes of why.
+    pub fn bytes(&self, lost: impl Fn(String) -> Error) -> Result<&[u8]> {
+        let frame = match &self.frame {
+            Err(error) if !error.is_damage() => return Err(error.again()),
+            frame => frame.as_ref().map_err(|error| lost(error.to_string()))?,
+        };
+        frame.chunks(&self.run).ok_or_else(|| lost(frame.damage.clone().unwrap_or_default()))
+    }
+}
+
 /// What became of a frame; the error is shared by all runs of it.
 type Decoded = OnceLock<std::result::Result<Arc<Frame>, Arc<Error>>>;
 

@@ -1,9 +1,10 @@
 //! Prune: what is forgotten goes, what is not restores bit for bit, whatever happens meanwhile.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use snap_backup::backend::{Area, Backend, Calls, Counting, Memory, Place};
+use snap_backup::backend::{Area, Backend, Calls, Counting, Faulty, Memory, Place};
 use snap_backup::error::{Error, Result};
 use snap_backup::format::record::Record;
 use snap_backup::id::{ObjectName, SnapshotId};
@@ -355,4 +356,17 @@ fn a_larger_repository_costs_a_prune_hardly_more() {
     // Segments, which tell of all packs, and the packs of catalogs: both are small, and rewritten when something in them goes.
     assert!(more < grown / 50, "{more} more bytes are read of {grown} more that are stored");
     assert!(large.bytes_put < small.bytes_put + grown / 200, "{small:?} {large:?}");
+}
+
+/// Does something once, before the call of that number.
+pub fn at_call(inner: Memory, number: u64, act: impl Fn() + Send + Sync + 'static) -> (Arc<Faulty<Memory>>, Arc<AtomicBool>) {
+    let done = Arc::new(AtomicBool::new(false));
+    let is_done = done.clone();
+    let store = Faulty::new(inner, move |call| {
+        if call.number == number && !is_done.swap(true, Ordering::SeqCst) {
+            elsewhere(&act);
+        }
+        None
+    });
+    (Arc::new(store), done)
 }

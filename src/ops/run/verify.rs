@@ -47,11 +47,7 @@ pub fn snapshot(repository: &Repository, id: SnapshotId, progress: &dyn Progress
                 return Err(Error::Interrupted);
             }
             let lost = |why: String| Error::damaged(show_bytes(&fetched.tag.path), why);
-            let frame = match &fetched.frame {
-                Err(error) if !error.is_damage() => return Err(error.again()),
-                frame => frame.as_ref().map_err(|error| lost(error.to_string()))?,
-            };
-            let bytes = frame.chunks(&fetched.run).ok_or_else(|| lost(frame.damage.clone().unwrap_or_default()))?;
+            let bytes = fetched.bytes(lost)?;
             if !reading.as_ref().is_some_and(|reading| Arc::ptr_eq(&reading.file, &fetched.tag)) {
                 reading.take().map_or(Ok(()), |done| done.finish(progress))?;
             }
