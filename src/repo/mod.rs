@@ -117,21 +117,16 @@ impl Repository {
 
     /// Opens a repository with a password, a key file, or recovery words.
     pub fn open(backend: Arc<dyn Backend>, opening: Opening) -> Result<Self> {
-        let sealed = backend.get(&Place::manifest(), RECORD_BYTES_MAX).map_err(|error| match error.kind {
-            StorageErrorKind::NotFound => Error::NoRepository { location: backend.location() },
-            _ => error.into(),
-        })?;
-        let header = objects::header(&sealed, Kind::Manifest, "manifest")?;
-        let unlocked = keyring::unlock(&*backend, header.repository, &opening.secret)?;
-        let keys = Keys::derive(&unlocked.master);
-        let body = objects::open(&keys, header.repository, Kind::Manifest, "manifest", &sealed).map_err(|error| match unlocked.by {
-            None => keyring::judge_words(&*backend, header.repository, &keys, error),
-            Some(_) => error,
-        })?;
-        let manifest = Manifest::decode(&body).map_err(|error| error.of("manifest"))?;
-        if manifest.repository != header.repository {
-            return Err(Error::damaged("manifest", "it names another repository"));
-        }
+        let sealed = stored_manifest(&*backend)?;
+        let opened = open_manifest(&*backend, &opening.secret, &sealed).or_else(|error| {
+            // Perhaps it was only the way here: whatever is said of it is said of what the medium holds.
+            backend.forget_cached(&Place::manifest());
+            match stored_manifest(&*backend) {
+                Ok(again) if again != sealed => open_manifest(&*backend, &opening.secret, &again),
+                _ => Err(error),
+            }
+        });
+        let (unlocked, manifest) = opened?;
         Ok(Self::assemble(backend, unlocked, manifest, Arc::new(opening.world), opening.cache))
     }
 
@@ -212,5 +207,27 @@ impl Repository {
     pub fn reader(&self) -> Result<&Arc<Reader>> {
         let locator = self.locator()?.clone();
         Ok(self.reader.get_or_init(|| Arc::new(Reader::new(locator))))
+    }
+}
+
+fn stored_manifest(backend: &dyn Backend) -> Result<Vec<u8>> {
+    backend.get(&Place::manifest(), RECORD_BYTES_MAX).map_err(|error| match error.kind {
+        StorageErrorKind::NotFound => Error::NoRepository { location: backend.location() },
+        _ => error.into(),
+    })
+}
+
+fn open_manifest(backend: &dyn Backend, secret: &Secret, sealed: &[u8]) -> Result<(Unlocked, Manifest)> {
+    let header = objects::header(sealed, Kind::Manifest, "manifest")?;
+    let unlocked = keyring::unlock(backend, header.repository, secret)?;
+    let keys = Keys::derive(&unlocked.master);
+    let body = objects::open(&keys, header.repository, Kind::Manifest, "manifest", sealed).map_err(|error| match unlocked.by {
+        None => keyring::judge_words(backend, header.repository, &keys, error),
+        Some(_) => error,
+    })?;
+    let manifest = Manifest::decode(&body).map_err(|error| error.of("manifest"))?;
+    match manifest.repository == header.repository {
+        true => Ok((unlocked, manifest)),
+        false => Err(Error::damaged("manifest", "it names another repository")),
     }
 }

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use snap_backup::backend::{Area, Memory, MemoryState, Place};
+use snap_backup::backend::{Area, Backend, Fault, Faulty, Memory, MemoryState, Operation, Place};
 use snap_backup::crypto::Secret;
 use snap_backup::error::{Error, Result};
 use snap_backup::format::entry::{Entry, Node, is_restart};
@@ -248,6 +248,21 @@ fn bits_of_every_object_flipped() {
         };
         victim.judge(expected, &|memory| memory.edit(place, |bytes| bytes[*at] ^= 1 << bit))
     });
+}
+
+/// What is damaged on its way only is read again; only what the medium holds is called damaged.
+#[test]
+fn a_manifest_that_a_read_damages_is_read_again() {
+    let (bench, memory) = Bench::in_memory(12);
+    let bits = memory.get(&Place::manifest(), u64::MAX).unwrap().len() as u64 * 8;
+    for bit in (0..bits).step_by(13) {
+        let once = Faulty::at(memory.clone(), 0, Fault::FlipBit(bit));
+        bench.try_open_on(Arc::new(once)).unwrap_or_else(|error| panic!("bit {bit}: {error}"));
+        let always = Faulty::new(memory.clone(), move |call| {
+            (call.place == Some(&Place::manifest()) && call.operation == Operation::Get).then_some(Fault::FlipBit(bit))
+        });
+        assert!(bench.try_open_on(Arc::new(always)).is_err(), "bit {bit}");
+    }
 }
 
 #[test]
