@@ -25,6 +25,12 @@ impl Context {
         Self { options, environment, signals, configuration: OnceLock::new(), configuration_told: AtomicBool::new(false) }
     }
 
+    /// The same with nothing read yet: for who goes on for long, and looks again. What was told of the configuration is not told again.
+    pub fn afresh(&self) -> Self {
+        let told = AtomicBool::new(true);
+        Self { configuration_told: told, ..Self::new(self.options.clone(), self.environment.clone(), self.signals.clone()) }
+    }
+
     /// The same for a thread of its own, without the flags.
     pub fn for_threads(&self) -> Self {
         Self::new(Options::default(), self.environment.clone(), self.signals.clone())
@@ -32,7 +38,7 @@ impl Context {
 }
 
 /// Flags of all commands.
-#[derive(clap::Args, Default)]
+#[derive(clap::Args, Clone, Default)]
 #[command(next_help_heading = "Global options")]
 pub struct Options {
     /// Folder of the repository [env: SNAP_REPOSITORY]
@@ -61,7 +67,7 @@ pub struct Options {
 }
 
 /// Flags that say where the secret is.
-#[derive(clap::Args, Default)]
+#[derive(clap::Args, Clone, Default)]
 pub struct SecretOptions {
     /// File that holds the password [env: SNAP_PASSWORD_FILE, or the password itself in SNAP_PASSWORD]
     #[arg(short, long, global = true, value_name = "FILE")]

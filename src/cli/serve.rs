@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -10,10 +11,11 @@ use zeroize::Zeroizing;
 
 use super::context::Context;
 use super::exit::{self, Outcome};
-use super::{expect, fetch, output, unlock};
+use super::{expect, fetch, output, settings, unlock};
 use crate::config::{self, SecretFrom, Serve};
 use crate::error::{Error, Result};
 use crate::limits::SERVE_TOKEN_BYTES_MIN;
+use crate::ops::status::Expectations;
 use crate::serve::{Options, serve};
 
 /// Show how all jobs stand as pages for a browser, and answer monitors
@@ -49,7 +51,7 @@ const LISTEN: &str = "127.0.0.1:8077";
 
 impl Args {
     pub fn run(self, context: &Context) -> Result<Outcome> {
-        let expectations = expect::expectations(context, self.max_age, self.all)?;
+        let expected = Expected::new(context, self.max_age, self.all)?;
         let settings = expect::configuration(context)?.map(|config| config.serve.clone()).unwrap_or_default();
         let token = self.token(&settings, context)?;
         let text = self.listen.or(settings.listen).unwrap_or_else(|| LISTEN.into());
@@ -67,7 +69,12 @@ impl Args {
         } else if !context.options.quiet {
             output::print(&format!("listening on http://{bound}/"))?;
         }
-        serve(repository, &listener, Options { expectations, token, zone: TimeZone::system() }, context.signals.interrupted())?;
+        serve(
+            repository,
+            &listener,
+            Options { expected: Box::new(move || expected.now()), token, zone: TimeZone::system() },
+            context.signals.interrupted(),
+        )?;
         Ok(Outcome::Done)
     }
 
@@ -82,6 +89,52 @@ impl Args {
             ))),
             false => Ok(Some(token)),
         }
+    }
+}
+
+/// What is expected, read anew each time somebody wants to know. While that fails, what was expected before stays.
+struct Expected {
+    context: Context,
+    max_age: Option<Duration>,
+    all: bool,
+    /// The repository that the configuration named at the start, if there was one.
+    named: Option<Option<PathBuf>>,
+    /// And what is wrong with it now.
+    last: Mutex<(Expectations, Option<String>)>,
+}
+
+impl Expected {
+    fn new(context: &Context, max_age: Option<Duration>, all: bool) -> Result<Self> {
+        let expectations = expect::expectations(context, max_age, all)?;
+        let named = expect::configuration(context)?.map(|config| config.repository.path.clone());
+        Ok(Self { context: context.afresh(), max_age, all, named, last: Mutex::new((expectations, None)) })
+    }
+
+    fn now(&self) -> (Expectations, Option<String>) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.read() {
+            Ok(expectations) => *last = (expectations, None),
+            Err(error) => {
+                let why = format!("the configuration cannot be used as it is now, what it said before counts: {}", exit::message(&error));
+                if last.1.as_ref() != Some(&why) {
+                    output::complain(&format!("warning: {why}"));
+                }
+                last.1 = Some(why);
+            }
+        }
+        last.clone()
+    }
+
+    fn read(&self) -> Result<Expectations> {
+        let context = self.context.afresh();
+        if let Some(named) = &self.named {
+            // It must be right as a whole: to a command that has just begun, a file that cannot be read would be no reason to stop.
+            let config = settings::require(&context)?;
+            if config.repository.path != *named {
+                return Err(Error::Usage("it names another repository; start snap serve again".into()));
+            }
+        }
+        expect::expectations(&context, self.max_age, self.all)
     }
 }
 

@@ -26,11 +26,12 @@ use crate::error::{Error, Result};
 use crate::index::Scope;
 use crate::limits::*;
 use crate::ops::browse;
-use crate::ops::status::{Expectations, health, metrics};
+use crate::ops::status::{health, metrics};
 use crate::repo::{Repository, Selection};
 
 use guard::Guard;
 use http::{Request, Response};
+pub use state::Expect;
 use state::{View, Watch};
 
 /// How long a folder of a snapshot may be looked for.
@@ -38,7 +39,7 @@ const BROWSING_MAX: Duration = Duration::from_secs(20);
 
 /// What is served, and to whom.
 pub struct Options {
-    pub expectations: Expectations,
+    pub expected: Expect,
     /// Who shows it may look. Without one: who comes by a name of this machine.
     pub token: Option<zeroize::Zeroizing<Vec<u8>>>,
     /// Of times on pages.
@@ -48,15 +49,15 @@ pub struct Options {
 /// Answers whoever connects, until `stop`.
 pub fn serve(repository: Repository, listener: &TcpListener, options: Options, stop: Arc<AtomicBool>) -> Result<()> {
     let guard = Guard::new(options.token.as_deref().map(Vec::as_slice));
-    let Options { expectations, zone, .. } = options;
+    let Options { expected, zone, .. } = options;
     let stopped = stop.clone();
-    let site = Site { repository, expectations, guard, zone, watch: Watch::default(), browsing: AtomicUsize::new(0), stop };
+    let site = Site { repository, expected, guard, zone, watch: Watch::default(), browsing: AtomicUsize::new(0), stop };
     net::run(listener, Arc::new(move |request| site.answer(request)), &stopped)
 }
 
 struct Site {
     repository: Repository,
-    expectations: Expectations,
+    expected: Expect,
     guard: Guard,
     zone: TimeZone,
     watch: Watch,
@@ -77,7 +78,7 @@ impl Site {
         if !is_known {
             return nothing();
         }
-        let view = match self.watch.look(&self.repository, &self.expectations) {
+        let view = match self.watch.look(&self.repository, &self.expected) {
             Ok(view) => view,
             Err(error) => return unreadable(&parts, &error),
         };

@@ -98,6 +98,9 @@ pub fn drill_of(stored: &StoredReport) -> Option<&Drill> {
 /// What was read last, or what went wrong then.
 type Read = std::result::Result<Arc<View>, String>;
 
+/// Says what is expected now, and what is wrong with what says so.
+pub type Expect = Box<dyn Fn() -> (Expectations, Option<String>) + Send + Sync>;
+
 /// What is known now.
 #[derive(Default)]
 pub struct Watch {
@@ -108,7 +111,7 @@ pub struct Watch {
 
 impl Watch {
     /// What is known; read anew if that was some time ago. While somebody else does that, what was known before.
-    pub fn look(&self, repository: &Repository, expectations: &Expectations) -> Read {
+    pub fn look(&self, repository: &Repository, expected: &Expect) -> Read {
         if let Some(read) = self.younger_than(FRESH) {
             return read;
         }
@@ -124,7 +127,7 @@ impl Watch {
         if let Some(read) = self.younger_than(FRESH) {
             return read;
         }
-        let read = view(repository, expectations).map(Arc::new).map_err(|error| error.to_string());
+        let read = view(repository, expected).map(Arc::new).map_err(|error| error.to_string());
         *lock(&self.last) = Some((Instant::now(), read.clone()));
         read
     }
@@ -138,8 +141,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn view(repository: &Repository, expectations: &Expectations) -> Result<View> {
+fn view(repository: &Repository, expected: &Expect) -> Result<View> {
+    let (expectations, trouble) = expected();
     let facts = gather(repository)?;
-    let status = judge(&facts, expectations, repository.world().now());
+    let mut status = judge(&facts, &expectations, repository.world().now());
+    status.repository.warnings.extend(trouble);
     Ok(View::new(facts, status))
 }

@@ -258,6 +258,34 @@ fn what_is_new_is_seen_without_a_restart() {
 }
 
 #[test]
+fn objectives_are_read_again_and_a_broken_file_changes_nothing() {
+    let scene = Scene::ready();
+    back_up(&scene, "orders", b"one", &[]);
+    let job = |name: &str| format!("[jobs.{name}]\ncommand = [\"true\"]\n");
+    let table = "[repository]\nhost = \"db1\"\n";
+    scene.write("snap.toml", format!("{table}{}", job("orders")).as_bytes());
+    let server = Server::start(&scene, &["--config", scene.at("snap.toml").to_str().unwrap()]);
+    let shows = |parts: [(&str, bool); 2]| {
+        let until = std::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            let (_, text) = server.get("/");
+            if parts.iter().all(|(part, is_there)| body(&text).contains(part) == *is_there) {
+                return;
+            }
+            assert!(std::time::Instant::now() < until, "{parts:?}: {text}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+    shows([("/job/db1/orders", true), ("/job/db1/shop", false)]);
+    scene.write("snap.toml", format!("{table}{}{}", job("orders"), job("shop")).as_bytes());
+    shows([("/job/db1/shop", true), ("cannot be used", false)]);
+    scene.write("snap.toml", b"[jobs.orders]\nnonsense = 1\n");
+    shows([("/job/db1/shop", true), ("cannot be used", true)]);
+    scene.write("snap.toml", format!("{table}{}", job("orders")).as_bytes());
+    shows([("/job/db1/shop", false), ("cannot be used", false)]);
+}
+
+#[test]
 fn folders_are_paged_without_reading_all_that_lies_deeper() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("data");
