@@ -17,6 +17,7 @@ use crate::repo::{Repository, Stored};
 /// The two need not have a password or key in common: what is copied is decoded, verified, and stored anew, and only what this
 /// repository lacks takes space. Time, host, name, tags and totals stay; ids differ, and a copy names its original. Snapshots that
 /// have a copy already are passed over, so that the command can be run every night, and again after it was interrupted.
+/// The reports of runs and drills come along, so that snap status and snap audit say the same here.
 ///
 /// A snapshot some of whose files are damaged is named and not copied, unless --salvage is given; the others are.
 #[derive(clap::Args)]
@@ -106,7 +107,9 @@ pub fn run(context: &Context, from: &Repository, to: &Repository, options: &Copy
 
 fn outcome(report: &CopyReport) -> Outcome {
     match report {
-        _ if report.failed > report.unsupported || report.partial > 0 || report.unreadable > 0 => Outcome::Damaged,
+        _ if report.failed > report.unsupported || report.partial > 0 || report.unreadable + report.reports_unreadable > 0 => {
+            Outcome::Damaged
+        }
         _ if report.unsupported > 0 => Outcome::Unjudged,
         _ => Outcome::Done,
     }
@@ -141,6 +144,9 @@ fn summary(report: &CopyReport, dry_run: bool) -> String {
     }
     if report.failed + report.unreadable > 0 {
         lines.push(format!("failed    {}", count(report.failed + report.unreadable)));
+    }
+    if report.reports > 0 {
+        lines.push(format!("reports   {} of runs and drills", report.reports));
     }
     if !dry_run {
         let (new, stored) = (show::size(report.bytes_new), show::size(report.bytes_stored));
@@ -187,6 +193,8 @@ fn summary_json(report: &CopyReport, dry_run: bool) -> Value {
         "snapshots_unchanged": report.there,
         "snapshots_failed": report.failed + report.unreadable,
         "snapshots_incomplete": report.partial,
+        "reports_copied": report.reports,
+        "reports_failed": report.reports_unreadable,
         "total_bytes_processed": report.bytes,
         "data_added": report.bytes_new,
         "data_added_packed": report.bytes_stored,

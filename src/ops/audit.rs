@@ -92,7 +92,7 @@ pub fn audit(repository: &Repository, since: Option<Timestamp>, until: Option<Ti
     let (reports, bad_reports) = repository.reports()?;
     let mut events: Vec<Event> = reports.iter().map(of_report).collect();
     let told: HashSet<SnapshotId> = reports.iter().filter_map(|stored| saved(&stored.report)).collect();
-    let is_told = |stored: &&Stored| !told.contains(&stored.id) && stored.snapshot.original.is_none_or(|id| !told.contains(&id));
+    let is_told = |stored: &&Stored| !stored.names().any(|id| told.contains(&id));
     events.extend(snapshots.iter().filter(is_told).map(of_snapshot));
     let pruned: Vec<&Report> = reports.iter().map(|stored| &stored.report).filter(|report| matches!(report.did, Did::Prune(_))).collect();
     events.extend(records.iter().filter_map(|(name, record)| of_record(*name, record, &pruned)));

@@ -5,6 +5,7 @@
 //! catalog is compared with the original, entry by entry, with content hashes that were computed anew. A copy names its original,
 //! so that it is made once; a run that was cut short goes on with the next.
 
+mod reports;
 mod source;
 
 use std::sync::Arc;
@@ -86,6 +87,10 @@ pub struct CopyReport {
     pub partial: u64,
     /// Snapshots whose records cannot be read.
     pub unreadable: u64,
+    /// Reports of runs and drills that were copied, or would be.
+    pub reports: u64,
+    /// Reports that cannot be read.
+    pub reports_unreadable: u64,
     /// Plain bytes of all snapshots that were copied, or would be.
     pub bytes: u64,
     pub bytes_new: u64,
@@ -93,7 +98,7 @@ pub struct CopyReport {
     pub seconds: f64,
 }
 
-/// Copies snapshots and tells of each as it is done.
+/// Copies snapshots, tells of each as it is done, and then copies the reports that tell of them.
 pub fn copy(
     from: &Repository,
     to: &Repository,
@@ -123,6 +128,7 @@ pub fn copy(
         report.count(stored, &outcome);
         each(stored, &outcome)?;
     }
+    reports::copy(from, to, &chosen, options, progress, &mut report)?;
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
 }

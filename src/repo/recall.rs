@@ -59,6 +59,13 @@ pub fn at_hand<T: Memorable>(repository: &Repository) -> Result<Gathered<T>> {
     Ok(heap.known())
 }
 
+/// All of a kind with their bodies, read from the store.
+pub fn bodies<T: Memorable>(repository: &Repository) -> Result<(Vec<(T, Vec<u8>)>, Vec<Unreadable>)> {
+    let Heap { found, unreadable, mut read } = gather(repository, &Remembered::default())?;
+    let found = found.into_iter().filter_map(|(name, what)| Some((what?, read.remove(&name)?)));
+    Ok((found.collect(), unreadable))
+}
+
 /// With so many changes what is remembered is written anew; that takes longer than reading a few small objects.
 pub fn worth_writing(remembered: &Remembered) -> usize {
     READ_AGAIN + remembered.len() / 32

@@ -38,7 +38,12 @@ impl Memorable for Report {
 impl Repository {
     /// Stores a report.
     pub fn save_report(&self, report: &Report) -> Result<ObjectName> {
-        let stored = self.seal_object(Kind::Report, &report.encode())?;
+        self.save_report_body(&report.encode())
+    }
+
+    /// Stores a report of another repository as it is, with all that this version does not know.
+    pub(crate) fn save_report_body(&self, body: &[u8]) -> Result<ObjectName> {
+        let stored = self.seal_object(Kind::Report, body)?;
         let name = ObjectName::of(&stored);
         self.backend.put(&Place::report(name), &stored)?;
         Ok(name)
@@ -49,7 +54,12 @@ impl Repository {
         recall::all(self).map(stored)
     }
 
-    /// The same, but what this host remembers is not read again.
+    /// The same with their bodies.
+    pub(crate) fn report_bodies(&self) -> Result<(Vec<(Report, Vec<u8>)>, Vec<Unreadable>)> {
+        recall::bodies(self)
+    }
+
+    /// The same without bodies, and what this host remembers is not read again.
     pub fn reports_at_hand(&self) -> Result<(Vec<StoredReport>, Vec<Unreadable>)> {
         recall::at_hand(self).map(stored)
     }

@@ -21,6 +21,13 @@ pub struct Stored {
     pub snapshot: Snapshot,
 }
 
+impl Stored {
+    /// Its id, and that of what it took the place of or is a copy of: reports may tell of it by either.
+    pub fn names(&self) -> impl Iterator<Item = SnapshotId> + use<> {
+        [Some(self.id), self.snapshot.original].into_iter().flatten()
+    }
+}
+
 impl Memorable for Snapshot {
     const KIND: Kind = Kind::Snapshot;
     const AREA: Area = Area::Snapshots;

@@ -54,7 +54,7 @@ pub fn nights(snapshots: &[&Stored], runs: &[&StoredReport], zone: &TimeZone, si
     let faulty = runs.iter().filter(|run| run.report.outcome != Outcome::Good);
     let faulty: HashSet<SnapshotId> = faulty.filter_map(|run| run_of(run).and_then(|run| run.snapshot)).collect();
     for stored in snapshots.iter().filter(|stored| stored.snapshot.time >= since) {
-        let (snapshot, is_faulty) = (&stored.snapshot, faulty.contains(&stored.id));
+        let (snapshot, is_faulty) = (&stored.snapshot, stored.names().any(|id| faulty.contains(&id)));
         let is_good = flaw(snapshot).is_none() && snapshot.is_good() && snapshot.repaired.is_none() && !is_faulty;
         add(stored.snapshot.time, if is_good { Night::Good } else { Night::Flawed });
     }

@@ -35,7 +35,7 @@ impl View {
         let mut owners = HashMap::new();
         for (at, stored) in facts.snapshots.iter().enumerate() {
             let stream = (stored.snapshot.host.clone(), stored.snapshot.name.clone());
-            owners.insert(stored.id, stream.clone());
+            owners.extend(stored.names().map(|id| (id, stream.clone())));
             streams.entry(stream).or_default().snapshots.push(at);
         }
         for (at, stored) in facts.reports.iter().enumerate() {

@@ -8,8 +8,11 @@ use std::sync::Arc;
 use serde_json::Value;
 use snap_backup::backend::{Area, Backend, Fault, Faulty, Memory, Operation, Place};
 use snap_backup::error::{Error, Result, StorageErrorKind};
+use snap_backup::format::report::{Check, Did, Drill, Prune, Report, Run};
+use snap_backup::ops::audit::audit;
 use snap_backup::ops::backup::BackupOptions;
 use snap_backup::ops::copy::{CopyOptions, CopyReport, Outcome, copy, missing};
+use snap_backup::ops::status::{Expectations, gather, judge};
 use snap_backup::progress::Silent;
 use snap_backup::repo::{Repository, SnapshotFilter};
 
@@ -325,6 +328,60 @@ fn what_is_damaged_is_named_and_not_copied_silently() {
     source_memory.insert(lost, saved);
     assert_eq!(fates(&source.open(), &target.open(), &copy_options()), ["there", "copied, 0 lost"]);
     assert!(missing(&source.open(), &target.open()).unwrap().is_empty());
+}
+
+/// What runs and drills told of comes along, once, as it is; what was done to the store itself does not.
+#[test]
+fn reports_of_runs_and_drills_come_along() {
+    let ((source, memory), (target, _)) = (Bench::in_memory(SEED), Bench::in_memory(SEED + 1));
+    let name = |name: &str| BackupOptions { name: Some(name.into()), ..options() };
+    let saved = ["a", "b"].map(|job| save(&source.open(), job.as_bytes(), &name(job)).unwrap().snapshot.unwrap());
+    let store = |bench: &Bench, seconds: f64, did: Did| {
+        let repository = bench.open();
+        let time = repository.world().now();
+        let report = Report { seconds, ..Report::new(time, "host".into(), "u".into(), did) };
+        repository.save_report(&report).unwrap();
+        report
+    };
+    let run = |job: &str, snapshot| Did::Run(Run { job: job.into(), snapshot, ..Run::default() });
+    let told = [
+        store(&source, 1.0, run("a", Some(saved[0]))),
+        store(&source, 2.0, run("b", Some(saved[1]))),
+        store(&source, 3.0, run("b", None)),
+        store(&source, 4.0, Did::Drill(Drill { job: "a".into(), snapshot: Some(saved[0]), ..Drill::default() })),
+    ];
+    store(&source, 5.0, Did::Check(Check { whole: true, ..Check::default() }));
+    store(&source, 6.0, Did::Prune(Prune::default()));
+    let there = |bench: &Bench| bench.open().reports().unwrap().0.into_iter().map(|stored| stored.report).collect::<Vec<_>>();
+    let with = |which: &[&str], names: &[&str], dry_run: bool| {
+        let texts = |list: &[&str]| list.iter().map(|text| text.to_string()).collect::<Vec<_>>();
+        let filter = SnapshotFilter { names: texts(names), ..SnapshotFilter::default() };
+        let options = CopyOptions { which: texts(which), filter, dry_run, ..copy_options() };
+        copy(&source.open(), &target.open(), &options, &Silent, &mut |_, _| Ok(())).unwrap().reports
+    };
+    assert_eq!((with(&[], &[], true), there(&target).len()), (4, 0));
+    assert_eq!(with(&[&saved[1].hex()], &[], false), 1);
+    assert_eq!(there(&target), told[1..2]);
+    assert_eq!(with(&[], &["a"], false), 2);
+    assert_eq!((with(&[], &[], false), with(&[], &[], false)), (1, 0));
+    assert_eq!(there(&target), told);
+    assert_eq!(copy_all(&target.open(), &source.open()).reports, 0, "what comes back is known");
+
+    // They are told of copies as they are of the originals.
+    let facts = gather(&target.open()).unwrap();
+    let status = judge(&facts, &Expectations::default(), told[3].time);
+    assert!(status.jobs.iter().all(|job| job.last_try.is_some()), "{status:?}");
+    let audit = audit(&target.open(), None, None).unwrap();
+    assert_eq!(audit.events.len(), told.len(), "a run and its snapshot are one event: {:?}", audit.events);
+
+    let damaged = memory.places().into_iter().find(|place| place.area == Area::Reports).unwrap();
+    let mut bytes = memory.remove(&damaged).unwrap();
+    bytes[100] ^= 1;
+    memory.insert(damaged, bytes);
+    let (fresh, _) = Bench::in_memory(SEED + 2);
+    let report = copy_all(&source.open(), &fresh.open());
+    assert_eq!((report.reports_unreadable, report.copied), (1, 2));
+    assert!(there(&fresh).len() >= 3);
 }
 
 /// A stream of which nothing can be read makes no snapshot, whatever was asked for.

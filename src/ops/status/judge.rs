@@ -107,7 +107,8 @@ struct View<'a> {
 impl<'a> View<'a> {
     /// Gives each stream its reports. Those from the future are left out.
     fn sort_reports(&mut self, known: &mut BTreeMap<Stream<'a>, Known<'a>>) {
-        let owners: HashMap<SnapshotId, Stream> = self.facts.snapshots.iter().map(|stored| (stored.id, stream(stored))).collect();
+        let owners = self.facts.snapshots.iter().flat_map(|stored| stored.names().map(|id| (id, stream(stored))));
+        let owners: HashMap<SnapshotId, Stream> = owners.collect();
         let (mut bytes, mut seconds) = (0, 0.0);
         for report in self.facts.reports.iter().map(|stored| &stored.report).filter(|report| report.time <= self.horizon) {
             match &report.did {
@@ -142,8 +143,7 @@ impl<'a> View<'a> {
     }
 
     fn fault(&self, stored: &Stored) -> Option<&'a Report> {
-        let original = stored.snapshot.original.and_then(|id| self.faults.get(&id));
-        self.faults.get(&stored.id).or(original).copied()
+        stored.names().find_map(|id| self.faults.get(&id)).copied()
     }
 
     fn is_good(&self, stored: &Stored) -> bool {
@@ -217,7 +217,7 @@ impl<'a> View<'a> {
         });
         let told = |id: SnapshotId| known.runs.iter().rev().any(|(_, run)| run.snapshot == Some(id));
         let newest = known.snapshots.iter().rev().find(|stored| stored.snapshot.started() <= self.horizon);
-        let newest = newest.filter(|stored| !told(stored.id) && !stored.snapshot.original.is_some_and(told));
+        let newest = newest.filter(|stored| !stored.names().any(told));
         let saved = newest.map(|stored| {
             let snapshot = &stored.snapshot;
             let flaw = flaw(snapshot);
