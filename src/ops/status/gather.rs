@@ -1,5 +1,7 @@
 //! What is known of a repository: read from the store, as far as this host does not remember it.
 
+use rayon::prelude::*;
+
 use super::Facts;
 use crate::backend::Area;
 use crate::error::Result;
@@ -11,18 +13,15 @@ pub fn gather(repository: &Repository) -> Result<Facts> {
     let ((snapshots, reports), listed) = rayon::join(
         || rayon::join(|| repository.snapshots_at_hand(), || repository.reports_at_hand()),
         || {
+            // Packs first.
             let areas = [Area::Packs, Area::Segments, Area::Snapshots, Area::Records, Area::Reports, Area::Keys];
-            areas.map(|area| repository.backend().list(area))
+            areas.into_par_iter().map(|area| repository.backend().list(area)).collect::<Vec<_>>()
         },
     );
     let ((snapshots, unreadable), (reports, reports_unreadable)) = (snapshots?, reports?);
-    let [packs, others @ ..] = listed;
-    let packs = packs?;
-    let mut stored_bytes: u64 = packs.iter().map(|pack| pack.size).sum();
-    for area in others {
-        stored_bytes += area?.iter().map(|object| object.size).sum::<u64>();
-    }
-    let packs = packs.into_iter().filter_map(|pack| Some((pack.name.parse::<ObjectName>().ok()?, pack.size)));
+    let mut listed = listed.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
+    let stored_bytes = listed.iter().flatten().map(|object| object.size).sum();
+    let packs = listed.swap_remove(0).into_iter().filter_map(|pack| Some((pack.name.parse::<ObjectName>().ok()?, pack.size)));
     Ok(Facts {
         snapshots,
         snapshots_unreadable: unreadable.len() as u64,
