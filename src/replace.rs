@@ -13,8 +13,8 @@ use crate::error::again;
 pub fn durably(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     replace(path, mode, bytes, File::sync_all)?;
     match again(|| File::open(folder(path))?.sync_all()) {
-        // Some network file systems cannot sync folders; their servers do it unasked or not at all.
-        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        // Some network file systems cannot sync folders; their servers do it unasked or not at all. And some folders are only to be written to.
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported | ErrorKind::PermissionDenied) => Ok(()),
         result => result,
     }
 }
