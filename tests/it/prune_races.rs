@@ -259,18 +259,22 @@ fn a_prune_at_any_moment_of_a_repair() {
                 Err(Error::Storage(error)) if error.kind == StorageErrorKind::NotFound => {}
                 Err(error) => panic!("{case}: {error}"),
             }
-            for (id, bytes) in &scene.truth {
-                assert!(scene.bench.dump(&id.hex()).is_ok_and(|found| found == *bytes), "{case}");
-            }
-            // Both again, one after the other: then all is clean.
-            repair(&scene.bench.open()).unwrap_or_else(|error| panic!("{case}: {error}"));
-            for _ in 0..2 {
-                run(&scene.bench, &at_once).unwrap_or_else(|error| panic!("{case}: {error}"));
-            }
-            scene.judge(&case);
+            is_whole_and_comes_clean(&scene, &at_once, &case);
         }
     }
     assert!(conflicts > 0, "a prune deletes just what a repair relies on, or the test tests nothing");
+}
+
+/// Everything can be read; and with a repair and prunes, one after the other, all is clean.
+fn is_whole_and_comes_clean(scene: &Scene, options: &PruneOptions, case: &str) {
+    for (id, bytes) in &scene.truth {
+        assert!(scene.bench.dump(&id.hex()).is_ok_and(|found| found == *bytes), "{case}");
+    }
+    repair(&scene.bench.open()).unwrap_or_else(|error| panic!("{case}: {error}"));
+    for _ in 0..2 {
+        run(&scene.bench, options).unwrap_or_else(|error| panic!("{case}: {error}"));
+    }
+    scene.judge(case);
 }
 
 #[test]
@@ -287,14 +291,7 @@ fn a_repair_at_any_moment_of_a_prune() {
         });
         let outcome = prune(&scene.bench.try_open_on(store).unwrap(), &at_once, &Silent);
         let case = format!("call {number}, {outcome:?}");
-        for (id, bytes) in &scene.truth {
-            assert!(scene.bench.dump(&id.hex()).is_ok_and(|found| found == *bytes), "{case}");
-        }
-        repair(&scene.bench.open()).unwrap_or_else(|error| panic!("{case}: {error}"));
-        for _ in 0..2 {
-            run(&scene.bench, &at_once).unwrap_or_else(|error| panic!("{case}: {error}"));
-        }
-        scene.judge(&case);
+        is_whole_and_comes_clean(&scene, &at_once, &case);
     }
 }
 
