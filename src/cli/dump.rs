@@ -13,6 +13,7 @@ use super::select::{FilterArgs, select};
 use super::{dumps, output, show, unlock};
 use crate::error::{Error, Result, show_bytes};
 use crate::format::dump::{Dump, Verdict};
+use crate::limits::PIPE_BYTES;
 use crate::ops::dump::{DumpReport, Found, dump_to_command, find, write};
 use crate::repo::{Repository, Selection};
 use crate::source::CommandLine;
@@ -73,6 +74,8 @@ impl Args {
         // Not through the standard library's buffer, which looks for line ends.
         let stdout = std::io::stdout().as_fd().try_clone_to_owned();
         let mut stdout = File::from(stdout.map_err(|error| Error::file("open", "standard output", error))?);
+        // Whoever reads it, fewer switches between the two of us; what is no pipe stays as it is.
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
         let reporter = Reporter::start(context, Channel::Stderr);
         write(repository, found, &mut stdout, &reporter)
     }

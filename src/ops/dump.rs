@@ -115,7 +115,7 @@ fn write_content(
                 Error::damaged(what, format!("{why}; {} bytes before it were written", sparse.at))
             };
             let bytes = fetched.bytes(lost)?;
-            hasher.update_rayon(bytes);
+            hasher.update(bytes);
             sparse.write(bytes)?;
             progress.bytes(bytes.len() as u64);
         }

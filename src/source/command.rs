@@ -84,8 +84,6 @@ impl CommandSource {
         let mut command = prepare(&self.line, &mut self.setting)?;
         let mut child = command.spawn().map_err(|error| not_started(&self.line, &error))?;
         let stdout = child.stdout.take().expect("standard output is piped");
-        // A large pipe saves switches between the two processes; a small one works too.
-        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
         let stderr = StderrCopy::start(child.stderr.take().expect("standard error is piped").into(), stderr);
         let output = StreamSource::from_fd(name, stdout.into(), meta, self.interrupted.clone()).with_patience(patience);
         Ok((Running { child, stderr, is_over: false }, output))

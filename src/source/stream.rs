@@ -20,6 +20,7 @@ use super::stat::Owners;
 use super::{Event, More, Slab, Source};
 use crate::error::{Error, Result};
 use crate::format::entry::{Entry, Flaw, Meta, Node, Time};
+use crate::limits::PIPE_BYTES;
 
 /// How long a wait for input may take before the interrupt flag is looked at again.
 pub(super) const POLL_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
@@ -84,6 +85,8 @@ impl StreamSource {
 
     /// A stream out of a pipe, terminal, socket or file, which stops soon after `interrupted` becomes true.
     pub fn from_fd(name: Vec<u8>, fd: OwnedFd, meta: Meta, interrupted: Arc<AtomicBool>) -> Self {
+        // A large pipe saves switches between the two processes; a small one works too, and so does what is no pipe.
+        let _ = rustix::pipe::fcntl_setpipe_size(&fd, PIPE_BYTES);
         Self::with(name, meta, Input::Fd { fd, interrupted, patience: Patience::default() })
     }
 

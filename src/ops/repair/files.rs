@@ -38,7 +38,7 @@ pub fn salvage(repository: &Repository, writer: &mut Writer, content: &Content) 
             match fetched.frame {
                 _ if is_adrift => {}
                 Ok(frame) => take(&frame, &fetched.run, &mut layout, |run, bytes| {
-                    hasher.update_rayon(bytes);
+                    hasher.update(bytes);
                     recipe.push(writer, run)
                 })?,
                 Err(error) if error.is_damage() => is_adrift = true,

@@ -137,7 +137,7 @@ impl<'t> OpenFile<'t> {
         } else {
             let hash = || {
                 for (_, bytes) in spans {
-                    hasher.update_rayon(bytes);
+                    hasher.update(bytes);
                 }
             };
             rayon::join(hash, || spans.par_iter().try_for_each(|(offset, bytes)| writer.write_at(*offset, bytes))).1
@@ -308,7 +308,7 @@ pub fn hash_existing(target: &TreeTarget, path: &[u8], content: &Content, from: 
             if count == 0 {
                 return Ok(None);
             }
-            hasher.update_rayon(&buffer[..count]);
+            hasher.update(&buffer[..count]);
             at += count as u64;
         }
         if !is_zero(&file, at, hole_end, &mut buffer).map_err(failed)? {

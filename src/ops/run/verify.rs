@@ -52,7 +52,7 @@ pub fn snapshot(repository: &Repository, id: SnapshotId, progress: &dyn Progress
                 reading.take().map_or(Ok(()), |done| done.finish(progress))?;
             }
             let reading = reading.get_or_insert_with(|| Reading { file: fetched.tag.clone(), hasher: blake3::Hasher::new() });
-            reading.hasher.update_rayon(bytes);
+            reading.hasher.update(bytes);
             progress.bytes(bytes.len() as u64);
         }
         Ok(())
