@@ -152,7 +152,7 @@ fn print_index(report: &IndexReport, dry_run: bool, context: &Context) -> Result
 impl PacksArgs {
     fn run(self, context: &Context) -> Result<Outcome> {
         let repository = unlock::open(context)?;
-        let options = PacksOptions { packs: self.packs, read_data: self.read_data, mode: mode(self.dry_run) };
+        let options = PacksOptions { packs: self.packs, read_data: self.read_data, host: unlock::host(), mode: mode(self.dry_run) };
         let report = repair_packs(&repository, &options, &Reporter::start(context, Channel::Findings))?;
         match context.options.json {
             true => print_packs_json(&report, self.dry_run)?,

@@ -26,7 +26,7 @@ pub fn warn(context: &Context, repository: &Repository) {
     match receipts.compare(repository) {
         Ok(doubts) => {
             for (doubt, file) in doubts {
-                output::complain(&format!("{doubt} (if that is right, remove {})", show(&file)));
+                output::complain(&format!("{doubt} (as {} says); {}", show(&file), doubt.hint()));
             }
         }
         Err(error) => output::complain(&format!("What this host saw of the repository before could not be compared: {error}")),

@@ -43,6 +43,14 @@ pub struct Epoch {
 }
 
 impl Record {
+    /// The snapshots that it says were removed on purpose.
+    pub fn forgotten(&self) -> &[SnapshotId] {
+        match self {
+            Self::Forget { snapshots, .. } => snapshots,
+            Self::Condemned(_) | Self::Epoch(_) => &[],
+        }
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         to_json(self)
     }

@@ -234,9 +234,10 @@ fn of_record(name: ObjectName, record: &Record, pruned: &[&Report]) -> Option<Ev
             }
             (*time, host, Action::Prune, Vec::new(), format!("collection {epoch} ended"))
         }
-        Record::Condemned(Condemned { time, host, epoch, packs, .. }) => {
+        Record::Condemned(Condemned { time, host, epoch, packs, is_final, .. }) => {
             let condemned = count(packs.len() as u64, "pack");
-            (*time, host, Action::Prune, Vec::new(), format!("collection {epoch}: {condemned} condemned, to be deleted after a grace"))
+            let when = if *is_final { "being deleted" } else { "to be deleted after a grace" };
+            (*time, host, Action::Prune, Vec::new(), format!("collection {epoch}: {condemned} condemned, {when}"))
         }
     };
     Some(Event {

@@ -211,14 +211,15 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
     Ok(report)
 }
 
-/// Makes a snapshot visible; takes it back if what it relies on was removed meanwhile.
+/// Makes a snapshot visible if what it relies on is still there; takes it back if that was removed just then.
+///
+/// Only the second look is needed for what the snapshot promises. The first one finds what went during a long run, so that nobody sees a
+/// snapshot, and a process that dies leaves none, that was never whole.
 pub(super) fn commit(repository: &Repository, body: &[u8], reliance: &Reliance) -> Result<SnapshotId> {
-    let id = repository.save_snapshot(body)?;
-    if let Err(error) = reliance.verify(repository, body) {
-        let host = Snapshot::decode(body).map(|snapshot| snapshot.host).unwrap_or_default();
-        repository.withdraw_snapshot(id, &host)?;
-        return Err(error);
-    }
+    reliance.verify(repository, body)?;
+    let host = Snapshot::decode(body).map(|snapshot| snapshot.host).unwrap_or_default();
+    let id = repository.save_snapshot(body, &host)?;
+    reliance.verify(repository, body).map_err(|error| repository.withdrawn(id, &host, error))?;
     Ok(id)
 }
 

@@ -208,10 +208,6 @@ impl Run<'_> {
         let stored = self.repository.backend().get(&Place::pack(name), PACK_BYTES_MAX);
         stored.is_ok_and(|stored| ObjectName::of(&stored) != name)
     }
-
-    fn stop_if_interrupted(&self) -> Result<()> {
-        if self.progress.interrupted() { Err(Error::Interrupted) } else { Ok(()) }
-    }
 }
 
 fn find(report: &mut CheckReport, progress: &dyn Progress, finding: Finding) {

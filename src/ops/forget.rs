@@ -2,9 +2,12 @@
 //!
 //! A plan is made first and can be shown. Carrying it out writes a record of what is removed on purpose, durable before the first
 //! snapshot goes; so whoever finds a snapshot missing can tell. Cut short between the two, the same command finishes the work.
+//! What stays belongs to the decision (`removal`).
 //! Space is not freed here: what no snapshot needs any more stays in its packs until it is collected.
 
-use std::collections::{BTreeMap, HashSet};
+mod removal;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -12,10 +15,10 @@ use jiff::tz::TimeZone;
 use crate::error::{Error, Result};
 use crate::format::record::Record;
 use crate::id::SnapshotId;
-use crate::limits::*;
 use crate::progress::{Progress, Stage};
 use crate::repo::{Repository, SnapshotFilter, Stored, Unreadable};
 use crate::retention::{Candidate, GroupBy, GroupKey, Moment, Policy, Reason, doubt, judge};
+pub(super) use removal::{Removal, Seen};
 
 /// What to forget.
 pub struct ForgetOptions {
@@ -67,6 +70,9 @@ pub struct Plan {
     /// Left alone, and not counted by any rule.
     pub unreadable: Vec<Unreadable>,
     reason: String,
+    /// What the others may go for.
+    stays: Vec<SnapshotId>,
+    seen: Seen,
 }
 
 impl Plan {
@@ -86,21 +92,26 @@ impl Plan {
 /// Decides what to forget. Nothing is changed.
 pub fn plan(repository: &Repository, options: &ForgetOptions, progress: &dyn Progress) -> Result<Plan> {
     progress.stage(Stage::Planning, None, None);
+    let seen = Seen::now(repository)?;
     // A record that cannot be understood may say that something must not be removed.
-    let records = repository.records()?;
+    let records: Vec<Record> = repository.records()?.into_iter().map(|(_, record)| record).collect();
+    let forgotten: HashSet<SnapshotId> = records.iter().flat_map(Record::forgotten).copied().collect();
     let (found, unreadable) = repository.snapshots()?;
     match &options.choice {
         Choice::Policy { policy, group_by } => {
-            let groups = plan_policy(repository, found, options, policy, group_by)?;
-            Ok(Plan { groups, gone: Vec::new(), unreadable, reason: policy.to_string() })
+            let groups = plan_policy(repository, found, options, (policy, group_by), &forgotten)?;
+            let shrinking = groups.iter().filter(|group| group.members.iter().any(|member| member.reasons.is_empty()));
+            let kept = shrinking.flat_map(|group| &group.members).filter(|member| !member.reasons.is_empty());
+            let kept = kept.filter(|member| !forgotten.contains(&member.stored.id));
+            let stays = kept.map(|member| member.stored.id).collect();
+            Ok(Plan { groups, gone: Vec::new(), unreadable, reason: policy.to_string(), stays, seen })
         }
         Choice::Named { selectors, allow_last } => {
             let (chosen, gone) = resolve(repository, selectors, &options.filter, &records)?;
-            if !allow_last {
-                refuse_last(&found, &chosen)?;
-            }
+            let stays = if *allow_last { Vec::new() } else { refuse_last(&found, &chosen, &forgotten)? };
             let members = chosen.into_iter().map(|stored| Member { stored, reasons: Vec::new() }).collect();
-            Ok(Plan { groups: vec![Group { key: GroupKey::default(), members }], gone, unreadable, reason: "chosen by id".into() })
+            let groups = vec![Group { key: GroupKey::default(), members }];
+            Ok(Plan { groups, gone, unreadable, reason: "chosen by id".into(), stays, seen })
         }
     }
 }
@@ -109,8 +120,8 @@ fn plan_policy(
     repository: &Repository,
     found: Vec<Stored>,
     options: &ForgetOptions,
-    policy: &Policy,
-    group_by: &GroupBy,
+    (policy, group_by): (&Policy, &GroupBy),
+    forgotten: &HashSet<SnapshotId>,
 ) -> Result<Vec<Group>> {
     if policy.is_empty() {
         let hint = "say what to keep, as in --keep-daily 7 --keep-weekly 5, or name snapshots";
@@ -130,11 +141,27 @@ fn plan_policy(
         groups.entry(key).or_default().push(stored);
     }
     let decide = |(key, group): (GroupKey, Vec<Stored>)| {
-        let reasons = judge(&group.iter().map(candidate).collect::<Vec<_>>(), policy, &moment);
+        let reasons = judge_counting(&group, forgotten, |candidates| judge(candidates, policy, &moment));
         let members = group.into_iter().zip(reasons).map(|(stored, reasons)| Member { stored, reasons });
         Group { key, members: members.collect() }
     };
     Ok(groups.into_iter().map(decide).collect())
+}
+
+/// What the rules say of each snapshot of a group. What a record says was forgotten may go at any moment, or was brought back: nothing
+/// else goes because of it, so each of these is judged as if it were the only one.
+fn judge_counting(group: &[Stored], forgotten: &HashSet<SnapshotId>, judge: impl Fn(&[Candidate]) -> Vec<Vec<Reason>>) -> Vec<Vec<Reason>> {
+    let judge_with = |doubtful: Option<SnapshotId>| {
+        let counted = group.iter().filter(|stored| !forgotten.contains(&stored.id) || doubtful == Some(stored.id));
+        let candidates: Vec<Candidate> = counted.map(candidate).collect();
+        candidates.iter().map(|candidate| candidate.id).zip(judge(&candidates)).collect::<HashMap<_, _>>()
+    };
+    let mut certain = judge_with(None);
+    let reasons = |stored: &Stored| match certain.remove(&stored.id) {
+        Some(reasons) => reasons,
+        None => judge_with(Some(stored.id)).remove(&stored.id).unwrap_or_default(),
+    };
+    group.iter().map(reasons).collect()
 }
 
 fn candidate(stored: &Stored) -> Candidate<'_> {
@@ -177,13 +204,16 @@ fn forgotten(records: &[Record], prefix: &str) -> Option<Gone> {
     found.iter().all(|gone| gone.id == first.id).then(|| first.clone())
 }
 
-/// Fails if a stream would lose its last complete snapshot, or, where none is complete, its last.
-fn refuse_last(all: &[Stored], chosen: &[Stored]) -> Result<()> {
-    let ids: HashSet<SnapshotId> = chosen.iter().map(|stored| stored.id).collect();
+/// Fails if a stream would lose its last complete snapshot, or, where none is complete, its last. Returns those that it is left with
+/// instead.
+fn refuse_last(all: &[Stored], chosen: &[Stored], forgotten: &HashSet<SnapshotId>) -> Result<Vec<SnapshotId>> {
+    let going: HashSet<SnapshotId> = chosen.iter().map(|stored| stored.id).chain(forgotten.iter().copied()).collect();
+    let mut stays = Vec::new();
     for candidate in chosen.iter().rev() {
-        let mut left = all.iter().filter(|other| stream(other) == stream(candidate) && !ids.contains(&other.id)).peekable();
-        let none_left = left.peek().is_none();
-        if left.any(|other| other.snapshot.is_complete()) || !candidate.snapshot.is_complete() && !none_left {
+        let left = || all.iter().rev().filter(|other| stream(other) == stream(candidate) && !going.contains(&other.id));
+        let newest = left().find(|other| other.snapshot.is_complete());
+        if let Some(other) = newest.or_else(|| left().next().filter(|_| !candidate.snapshot.is_complete())) {
+            stays.push(other.id);
             continue;
         }
         let complete = if candidate.snapshot.is_complete() { "last complete" } else { "last" };
@@ -191,26 +221,11 @@ fn refuse_last(all: &[Stored], chosen: &[Stored]) -> Result<()> {
         let hint = "if it really is to go, say --allow-remove-last";
         return Err(Error::Refused { why: format!("Snapshot {id} is the {complete} one of {name} of host {host}"), hint });
     }
-    Ok(())
+    Ok(stays)
 }
 
 /// Removes what the plan says.
 pub fn execute(repository: &Repository, plan: &Plan, host: &str, progress: &dyn Progress) -> Result<()> {
     let ids: Vec<SnapshotId> = plan.removed().map(|stored| stored.id).collect();
-    remove(repository, &ids, &plan.reason, host, progress)
-}
-
-/// Removes snapshots, each after a record that names it.
-pub(super) fn remove(repository: &Repository, ids: &[SnapshotId], reason: &str, host: &str, progress: &dyn Progress) -> Result<()> {
-    for batch in ids.chunks(FORGET_BATCH) {
-        let stop_if_interrupted = || if progress.interrupted() { Err(Error::Interrupted) } else { Ok(()) };
-        stop_if_interrupted()?;
-        let (time, snapshots) = (repository.world().now(), batch.to_vec());
-        repository.save_record(&Record::Forget { time, host: host.into(), snapshots, reason: reason.into() })?;
-        for id in batch {
-            stop_if_interrupted()?;
-            repository.remove_snapshot(*id)?;
-        }
-    }
-    Ok(())
+    Removal { reason: &plan.reason, host, stays: &plan.stays, seen: &plan.seen }.carry_out(repository, &ids, progress)
 }

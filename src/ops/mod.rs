@@ -24,3 +24,11 @@ pub mod run;
 pub mod stats;
 pub mod status;
 pub mod tag;
+
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+
+/// Fails if the user asked to stop.
+fn go_on(progress: &dyn Progress) -> Result<()> {
+    if progress.interrupted() { Err(Error::Interrupted) } else { Ok(()) }
+}

@@ -14,7 +14,7 @@ use crate::error::{Error, Result, again, show};
 use crate::format::record::Record;
 use crate::id::{RepositoryId, SnapshotId};
 use crate::replace;
-use crate::repo::Repository;
+use crate::repo::{Repository, Unreadable};
 
 /// What a store held.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -37,6 +37,18 @@ pub enum Doubt {
     TurnedBack { was: u64, is: u64 },
     /// Snapshots are gone that nobody forgot.
     Missing(Vec<SnapshotId>),
+    /// It looks like one of these, but a record that may say otherwise cannot be read.
+    Unread { record: String, why: String },
+}
+
+impl Doubt {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Unread { .. } => "run snap check, which names what is damaged, and bring that record back from a copy of the repository",
+            _ => "find out what happened to the store; if that is right, remove that file",
+        }
+    }
 }
 
 impl std::fmt::Display for Doubt {
@@ -45,6 +57,10 @@ impl std::fmt::Display for Doubt {
             Self::Exchanged { was } => write!(to, "Another repository is here; the one before had the id {was}"),
             Self::TurnedBack { was, is } => {
                 write!(to, "The store was turned back: {was} collections had ended in it, and now only {is}")
+            }
+            Self::Unread { record, why } => {
+                let short = record.get(..8).unwrap_or(record);
+                write!(to, "Whether the store was turned back cannot be told, because record {short} cannot be read: {why}")
             }
             Self::Missing(ids) => {
                 let shown: Vec<String> = ids.iter().take(8).map(SnapshotId::short).collect();
@@ -69,14 +85,15 @@ impl Receipt {
         Ok(Self::with_records(repository)?.0)
     }
 
-    /// And what was forgotten on purpose.
-    fn with_records(repository: &Repository) -> Result<(Self, BTreeSet<SnapshotId>)> {
+    /// And what was forgotten on purpose, and a record that cannot be read, if there is one.
+    fn with_records(repository: &Repository) -> Result<(Self, BTreeSet<SnapshotId>, Option<Unreadable>)> {
         // Records after snapshots: what is forgotten meanwhile is on record before it goes.
         let listed = repository.backend().list_names(Area::Snapshots)?;
         let snapshots = listed.into_iter().filter_map(|name| name.parse().ok()).collect();
         let mut forgotten = BTreeSet::new();
         let mut epoch = 0;
-        for record in repository.readable_records()? {
+        let (records, unreadable) = repository.records_by_name()?;
+        for (_, record) in records {
             match record {
                 Record::Epoch(ended) => epoch = epoch.max(ended.epoch),
                 Record::Forget { snapshots, .. } => forgotten.extend(snapshots),
@@ -84,13 +101,17 @@ impl Receipt {
             }
         }
         let location = absolute(&repository.location());
-        Ok((Self { repository: repository.id(), location, time: repository.world().now(), epoch, snapshots }, forgotten))
+        Ok((
+            Self { repository: repository.id(), location, time: repository.world().now(), epoch, snapshots },
+            forgotten,
+            unreadable.into_iter().next(),
+        ))
     }
 
     /// Compares with what the store holds now. Returns what speaks against it, and the receipt to be kept from now on: what is missing
     /// stays in it, so that it is said until somebody removes the receipt.
     pub fn compare(&self, repository: &Repository) -> Result<(Vec<Doubt>, Self)> {
-        let (mut now, forgotten) = Self::with_records(repository)?;
+        let (mut now, forgotten, unreadable) = Self::with_records(repository)?;
         if self.repository != now.repository {
             return Ok((vec![Doubt::Exchanged { was: self.repository }], self.clone()));
         }
@@ -103,6 +124,10 @@ impl Receipt {
         if !missing.is_empty() {
             now.snapshots.extend(&missing);
             doubts.push(Doubt::Missing(missing));
+        }
+        // What cannot be read may say that all is well.
+        if let (false, Some((record, error))) = (doubts.is_empty(), unreadable) {
+            doubts = vec![Doubt::Unread { record, why: error.to_string() }];
         }
         Ok((doubts, now))
     }
@@ -162,10 +187,7 @@ impl Receipts {
     pub fn require(&self, repository: &Repository) -> Result<()> {
         match self.compare(repository)?.into_iter().next() {
             None => Ok(()),
-            Some((doubt, file)) => Err(Error::Refused {
-                why: format!("{doubt} (as {} says)", show(&file)),
-                hint: "find out what happened to the store; if that is right, remove that file",
-            }),
+            Some((doubt, file)) => Err(Error::Refused { why: format!("{doubt} (as {} says)", show(&file)), hint: doubt.hint() }),
         }
     }
 

@@ -83,7 +83,3 @@ fn judge<T>(repository: &Repository, place: &Place, read: impl Fn() -> Result<T>
 fn tell(progress: &dyn Progress, object: impl ToString, problem: impl ToString) {
     progress.problem(&Problem::new(object.to_string(), problem));
 }
-
-fn stop_if_interrupted(progress: &dyn Progress) -> Result<()> {
-    if progress.interrupted() { Err(Error::Interrupted) } else { Ok(()) }
-}

@@ -5,13 +5,14 @@
 //! that, nothing of it goes. But somebody else may forget the old one before the new one is visible, and a collector that looks in
 //! between sees neither. So this keeps to the writer's part of the deletion protocol, in the short form: while packs are condemned for
 //! good nothing is written, and if any pack was condemned meanwhile, or a collection ended, what was written is withdrawn before the old
-//! snapshots are touched. Packs that were only announced before are not in the way, or tags could hardly ever be changed: before they
+//! snapshots are touched. Rules may meanwhile keep the old one and remove the new: then the old one stays (`forget::removal`). Packs that were only announced before are not in the way, or tags could hardly ever be changed: before they
 //! are deleted there must be another record, which is noticed, and the collector looks for snapshots again after that one.
 
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
-use crate::ops::forget::remove;
+use crate::ops::forget::{Removal, Seen};
 use crate::progress::{Progress, Stage};
+use crate::repo::records::{Records, Rigour};
 use crate::repo::{Repository, Stored};
 
 /// How tags change.
@@ -64,6 +65,8 @@ pub fn tag(repository: &Repository, chosen: Vec<Stored>, change: &TagChange, hos
     }
     let mut report = TagReport::default();
     let mut written = Vec::new();
+    let seen = Seen::now(repository)?;
+    let forgotten = Records::read(repository, Rigour::Strict)?.forgotten;
     let (present, _) = repository.snapshots()?;
     for old in chosen {
         let tags = change.apply(&old.snapshot.tags);
@@ -72,7 +75,8 @@ pub fn tag(repository: &Repository, chosen: Vec<Stored>, change: &TagChange, hos
             continue;
         }
         // A run that was cut short may have written it already.
-        let new = match present.iter().find(|other| is_successor(other, &old, &tags)) {
+        let will_stay = |other: &&Stored| !forgotten.contains(&other.id);
+        let new = match present.iter().filter(will_stay).find(|other| is_successor(other, &old, &tags)) {
             Some(other) => other.id,
             None if progress.interrupted() => return give_up(repository, &written, host, Error::Interrupted),
             None => match repository.save_with_tags(old.id, &tags, host) {
@@ -96,7 +100,9 @@ pub fn tag(repository: &Repository, chosen: Vec<Stored>, change: &TagChange, hos
         Err(error) => return give_up(repository, &written, host, error),
     }
     let old: Vec<SnapshotId> = report.changed.iter().map(|changed| changed.old.id).collect();
-    remove(repository, &old, "replaced by snapshots with other tags", host, progress)?;
+    let new: Vec<SnapshotId> = report.changed.iter().map(|changed| changed.new).collect();
+    let removal = Removal { reason: "replaced by snapshots with other tags", host, stays: &new, seen: &seen };
+    removal.carry_out(repository, &old, progress)?;
     Ok(report)
 }
 
@@ -112,10 +118,7 @@ fn is_successor(other: &Stored, old: &Stored, tags: &[String]) -> bool {
 
 /// Withdraws what was written: the old snapshots are all still there.
 fn give_up(repository: &Repository, written: &[SnapshotId], host: &str, error: Error) -> Result<TagReport> {
-    for id in written {
-        repository.withdraw_snapshot(*id, host)?;
-    }
-    Err(error)
+    Err(written.iter().fold(error, |error, id| repository.withdrawn(*id, host, error)))
 }
 
 #[cfg(test)]

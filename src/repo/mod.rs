@@ -30,8 +30,9 @@ mod stock;
 mod stream;
 mod writer;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 pub use catalog::{CatalogWriter, PendingEntry, WrittenCatalog};
 pub use entries::CatalogReader;
@@ -62,8 +63,9 @@ use crate::crypto::{Keys, MasterKey, Sealer, Secret, create_slot};
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::envelope::Kind;
 use crate::format::manifest::{ChunkerParameters, Manifest};
+use crate::format::record::Record;
 use crate::format::slot::SlotNote;
-use crate::id::{RepositoryId, SlotId};
+use crate::id::{ObjectName, RepositoryId, SlotId};
 use crate::index::{Scope, Shelter};
 use crate::limits::*;
 use crate::world::World;
@@ -79,6 +81,8 @@ pub struct Repository {
     world: Arc<World>,
     cache: Option<PathBuf>,
     locator: OnceLock<Arc<Locator>>,
+    /// Records that were read well.
+    recalled: Mutex<HashMap<ObjectName, Record>>,
     reader: OnceLock<Arc<Reader>>,
 }
 
@@ -134,7 +138,8 @@ impl Repository {
         let Unlocked { master, by: opened_by } = unlocked;
         let keys = Arc::new(Keys::derive(&master));
         let cutter = Arc::new(Cutter::new(&manifest.chunker, keys.gear_table()));
-        Self { backend, master, opened_by, keys, manifest, cutter, world, cache, locator: OnceLock::new(), reader: OnceLock::new() }
+        let (locator, reader, recalled) = Default::default();
+        Self { backend, master, opened_by, keys, manifest, cutter, world, cache, locator, recalled, reader }
     }
 
     pub fn id(&self) -> RepositoryId {

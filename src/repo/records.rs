@@ -3,8 +3,7 @@
 //! Writers pass over a damaged record, for one rotten file must not end all backups; whoever deletes stops at it. Both stop at one of a
 //! kind they do not know.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::locate::is_not_found;
 use super::{Repository, Unreadable};
@@ -25,6 +24,9 @@ pub enum Rigour {
     Strict,
 }
 
+/// After so many looks in vain, a record that is listed all the same is a damaged one.
+const PHANTOM_LOOKS: usize = 5;
+
 /// A record's name and what it says.
 pub type Named<T> = (ObjectName, T);
 
@@ -40,11 +42,12 @@ impl Records {
     /// Reads every record.
     pub fn read(repository: &Repository, rigour: Rigour) -> Result<Self> {
         let mut records = Self::default();
-        let found = repository.settled_records(|name| match load(repository, name) {
-            Err(Error::Damaged { .. }) if rigour == Rigour::Lenient => Ok(None),
-            other => other.map(Some),
-        });
-        found?.into_iter().for_each(|(name, record)| records.add(name, record));
+        for (name, loaded) in repository.settled_records()? {
+            match loaded {
+                Err(Error::Damaged { .. }) if rigour == Rigour::Lenient => {}
+                loaded => records.add(name, loaded?),
+            }
+        }
         Ok(records)
     }
 
@@ -104,59 +107,69 @@ impl Repository {
         })
     }
 
-    /// All records. One that cannot be read is an error.
-    pub fn records(&self) -> Result<Vec<Record>> {
-        let found = self.settled_records(|name| load(self, name).map(Some))?;
-        Ok(found.into_iter().map(|(_, record)| record).collect())
-    }
-
-    /// The records that can be read: enough for who removes nothing.
-    pub fn readable_records(&self) -> Result<Vec<Record>> {
-        let found = self.settled_records(|name| match load(self, name) {
-            Err(error) if is_not_found(&error) => Err(error),
-            other => Ok(other.ok()),
-        });
-        Ok(found?.into_iter().map(|(_, record)| record).collect())
+    /// All records with their names. One that cannot be read is an error.
+    pub fn records(&self) -> Result<Vec<Named<Record>>> {
+        self.settled_records()?.into_iter().map(|(name, loaded)| Ok((name, loaded?))).collect()
     }
 
     /// Every record that can be read with its name, and what went wrong with the others.
     pub fn records_by_name(&self) -> Result<(Vec<Named<Record>>, Vec<Unreadable>)> {
-        let unreadable = RefCell::new(BTreeMap::new());
-        let found = self.settled_records(|name| match load(self, name) {
-            Err(error) if is_not_found(&error) => Err(error),
-            Err(error) => {
-                unreadable.borrow_mut().insert(name.hex(), error);
-                Ok(None)
+        let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+        for (name, loaded) in self.settled_records()? {
+            match loaded {
+                Ok(record) => found.push((name, record)),
+                Err(error) => unreadable.push((name.hex(), error)),
             }
-            Ok(record) => Ok(Some(record)),
-        })?;
-        Ok((found, unreadable.into_inner().into_iter().collect()))
+        }
+        Ok((found, unreadable))
     }
 
-    /// The records of one moment.
+    /// The records of one moment, and what went wrong with some. What was read well is not read again by the same process, since a record
+    /// never changes.
     ///
     /// A listing may miss what comes and goes meanwhile: an epoch record that appears behind its reader, and then the one before that goes
-    /// in front of it. So it is listed until two listings agree, and nothing vanished between them.
-    fn settled_records(&self, read: impl Fn(ObjectName) -> Result<Option<Record>>) -> Result<Vec<Named<Record>>> {
+    /// in front of it. So it is listed until two listings agree, and nothing vanished between them. What stays listed without being there
+    /// does not keep anybody for ever.
+    fn settled_records(&self) -> Result<Vec<Named<Result<Record>>>> {
         let mut names = self.record_names()?;
+        let mut vanished: HashMap<ObjectName, usize> = HashMap::new();
         loop {
             let mut found = Vec::with_capacity(names.len());
             let mut changed = false;
             for &name in &names {
-                match read(name) {
-                    Err(error) if is_not_found(&error) => changed = true,
-                    record => found.extend(record?.map(|record| (name, record))),
+                match self.record(name) {
+                    Err(error) if is_not_found(&error) => {
+                        let times = vanished.entry(name).or_default();
+                        *times += 1;
+                        match *times < PHANTOM_LOOKS {
+                            true => changed = true,
+                            false => found.push((name, Err(Error::damaged(Place::record(name), "it is listed, but it is not there")))),
+                        }
+                    }
+                    loaded => found.push((name, loaded)),
                 }
             }
             let again = self.record_names()?;
             if again == names && !changed {
+                self.recalled.lock().expect("no panic holds it").retain(|name, _| names.binary_search(name).is_ok());
                 return Ok(found);
             }
             names = again;
         }
     }
 
-    fn record_names(&self) -> Result<Vec<ObjectName>> {
+    /// One record.
+    pub(crate) fn record(&self, name: ObjectName) -> Result<Record> {
+        if let Some(record) = self.recalled.lock().expect("no panic holds it").get(&name) {
+            return Ok(record.clone());
+        }
+        let record = load(self, name)?;
+        self.recalled.lock().expect("no panic holds it").insert(name, record.clone());
+        Ok(record)
+    }
+
+    /// The names of all records, sorted.
+    pub(crate) fn record_names(&self) -> Result<Vec<ObjectName>> {
         let mut names: Vec<ObjectName> = self.backend.list_names(Area::Records)?.iter().filter_map(|name| name.parse().ok()).collect();
         names.sort();
         Ok(names)

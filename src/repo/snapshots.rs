@@ -132,11 +132,36 @@ impl Repository {
     }
 
     /// Stores a snapshot with this body; everything it refers to must be durable.
-    pub(crate) fn save_snapshot(&self, body: &[u8]) -> Result<SnapshotId> {
+    pub(crate) fn save_snapshot(&self, body: &[u8], host: &str) -> Result<SnapshotId> {
         let stored = self.seal_object(Kind::Snapshot, body)?;
         let id = ObjectName::of(&stored);
-        self.backend.put(&Place::snapshot(id), &stored)?;
-        Ok(id)
+        match self.backend.put(&Place::snapshot(id), &stored) {
+            Ok(()) => Ok(id),
+            Err(error) => Err(self.doubtful(id, host, error.into())),
+        }
+    }
+
+    /// A snapshot that was to be stored, and an error: it may be there all the same, and nobody looked at it again. Then it is taken back.
+    fn doubtful(&self, id: SnapshotId, host: &str, error: Error) -> Error {
+        self.backend.forget_cached(&Place::snapshot(id));
+        match self.backend.list_names(Area::Snapshots) {
+            Ok(names) if !names.contains(&id.hex()) => error,
+            _ => self.withdrawn(id, host, error),
+        }
+    }
+
+    /// Takes back a snapshot of our own because of an error, and returns that; if this fails too, somebody must know.
+    pub(crate) fn withdrawn(&self, id: SnapshotId, host: &str, error: Error) -> Error {
+        match self.withdraw_snapshot(id, host) {
+            Ok(()) => error,
+            Err(trouble) => {
+                let hint = format!("remove it with: snap forget --allow-remove-last {}", id.short());
+                Error::Conflict(format!(
+                    "{error}; snapshot {} must not be relied on and could not be taken back ({trouble}), {hint}",
+                    id.short()
+                ))
+            }
+        }
     }
 
     /// Takes back a snapshot of our own. Somebody may have seen it: so a record says first that it went on purpose.
@@ -144,7 +169,7 @@ impl Repository {
         let (time, reason) = (self.world().now(), "withdrawn".into());
         let record = self.save_record(&Record::Forget { time, host: host.into(), snapshots: vec![id], reason });
         // Without room for a record, too: a snapshot that lacks something is worse than one that is missed.
-        self.backend.delete(&Place::snapshot(id))?;
+        self.remove_snapshot(id)?;
         record.map(drop)
     }
 
@@ -154,13 +179,9 @@ impl Repository {
         let body = self.read_object(Kind::Snapshot, &place, RECORD_BYTES_MAX)?;
         let stored = self.seal_object(Kind::Snapshot, &with_tags(&body, tags, id).map_err(|error| error.of(&place))?)?;
         let new = ObjectName::of(&stored);
-        self.backend.put(&Place::snapshot(new), &stored)?;
-        match self.snapshot(new) {
-            Ok(stored) => Ok(stored.id),
-            Err(error) => {
-                self.withdraw_snapshot(new, host)?;
-                Err(error)
-            }
+        match self.backend.put(&Place::snapshot(new), &stored) {
+            Ok(()) => self.snapshot(new).map(|stored| stored.id).map_err(|error| self.withdrawn(new, host, error)),
+            Err(error) => Err(self.doubtful(new, host, error.into())),
         }
     }
 

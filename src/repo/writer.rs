@@ -261,8 +261,8 @@ pub struct Reliance {
 }
 
 impl Reliance {
-    /// After the snapshot is listed: fails if a collector has meanwhile doomed or removed what the snapshot relies on, and has not
-    /// put it elsewhere.
+    /// Fails if a collector has meanwhile doomed or removed what the snapshot relies on, and has not
+    /// put it elsewhere. That is so for good only if the snapshot is listed.
     ///
     /// Records are read first, and packs listed after: a collector deletes packs before it removes their record. Packs that are
     /// condemned but not finally are safe, because the collector lists the snapshots after it says that it is final.

@@ -248,7 +248,7 @@ fn recorded(repository: &Repository) -> Vec<SnapshotId> {
         Record::Forget { snapshots, .. } => snapshots,
         _ => Vec::new(),
     };
-    repository.records().unwrap().into_iter().flat_map(of_record).collect()
+    repository.records().unwrap().into_iter().flat_map(|(_, record)| of_record(record)).collect()
 }
 
 fn forget_to_two(repository: &Repository) -> Result<()> {

@@ -30,6 +30,7 @@ mod prune;
 mod prune_faults;
 mod prune_races;
 mod receipts;
+mod removal;
 mod repair;
 mod retention;
 mod round_trip;

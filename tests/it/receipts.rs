@@ -1,6 +1,7 @@
 //! A store that shows an older state of itself, or misses what nobody removed, is noticed by who saw the newer one.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::cli::{Scene, stderr};
@@ -115,4 +116,26 @@ fn a_receipt_can_be_kept_elsewhere() {
     scene.check(&args, 20);
     fs::write(&receipt, "{}").unwrap();
     assert!(stderr(&scene.check(&args, 2)).contains("is not a receipt"));
+}
+
+/// The record that says how many collections have ended has rotted: that is no proof of a store that was turned back.
+#[test]
+fn a_record_that_cannot_be_read_is_no_proof() {
+    let scene = Scene::ready();
+    back_up(&scene, b"one");
+    for _ in 0..2 {
+        back_up(&scene, b"two");
+        scene.check(&["forget", "--keep-last", "1", "-q"], 0);
+        scene.check(&["prune", "--exclusive", "-q"], 0);
+    }
+    for record in fs::read_dir(scene.at("r/records")).unwrap().map(|entry| entry.unwrap().path()) {
+        fs::set_permissions(&record, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&record, b"rotten").unwrap();
+    }
+    for args in [&["prune"][..], &["forget", "--keep-last", "1"]] {
+        let said = stderr(&scene.check(args, 1));
+        assert!(said.contains("cannot be told") && said.contains("snap check") && !said.contains("remove that file"), "{said}");
+    }
+    let said = back_up(&scene, b"three");
+    assert!(said.contains("cannot be told") && !said.contains("nobody forgot"), "{said}");
 }

@@ -10,6 +10,7 @@ use crate::format::content::Content;
 use crate::format::entry::{Entry, Node};
 use crate::format::recipe::{Recipe, Run as RecipeRun};
 use crate::id::{FrameId, SnapshotId};
+use crate::ops::go_on;
 use crate::repo::{CatalogReader, Reader, Runs, Stored, Unreadable};
 
 /// What helps where nothing brings lost bytes back.
@@ -64,7 +65,7 @@ fn follow(run: &mut Run, frames: &mut Frames, stored: &Stored) -> Result<Vec<Hur
         run.trouble(format!("table of paths of snapshot {}", stored.id.short()), &error, CUT);
     }
     for entry in catalog {
-        run.stop_if_interrupted()?;
+        go_on(run.progress)?;
         match entry {
             Ok(Entry { path, node: Node::File { content: Some(content) }, .. }) => {
                 files += 1;

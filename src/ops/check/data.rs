@@ -21,6 +21,7 @@ use crate::format::pack::{TRAILER_BYTES, decode_trailer};
 use crate::id::{FrameId, ObjectName};
 use crate::index::IndexedPack;
 use crate::limits::*;
+use crate::ops::go_on;
 use crate::ops::ledger::Ledger;
 use crate::progress::Stage;
 use crate::repo::{Contents, Health, Reader, Repository, is_not_found};
@@ -127,7 +128,7 @@ struct Verifier<'a, 'r> {
 impl Verifier<'_, '_> {
     fn packs(&mut self, packs: &Receiver<(Pack, Result<Vec<u8>>)>) -> Result<()> {
         for ((name, size), stored) in packs {
-            self.run.stop_if_interrupted()?;
+            go_on(self.run.progress)?;
             self.run.report.packs_read += 1;
             match stored {
                 Ok(stored) => {
@@ -224,7 +225,7 @@ impl Verifier<'_, '_> {
         };
         deltas.sort_by_cached_key(first_base);
         for window in deltas.chunks(FETCH_FRAMES) {
-            self.run.stop_if_interrupted()?;
+            go_on(self.run.progress)?;
             self.deltas(&reader, window);
         }
         Ok(())

@@ -13,6 +13,7 @@ use crate::format::record::Record;
 use crate::format::segment::PackRecord;
 use crate::id::{FrameId, ObjectName};
 use crate::limits::*;
+use crate::ops::go_on;
 use crate::repo::is_not_found;
 
 /// What the repository holds, as far as it is sound.
@@ -72,7 +73,7 @@ pub fn check(run: &mut Run) -> Result<Inventory> {
     run.report.packs = inventory.packs.len() as u64;
     let mut listing = Listing::default();
     while let Some(name) = listing.next(run)? {
-        run.stop_if_interrupted()?;
+        go_on(run.progress)?;
         match locator.segment(name) {
             Ok(segment) => {
                 listing.replaced.extend(segment.replaces);

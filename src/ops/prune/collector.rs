@@ -14,6 +14,7 @@ use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::record::{self, Record};
 use crate::id::{ObjectName, SnapshotId};
 use crate::limits::*;
+use crate::ops::go_on;
 use crate::progress::{Problem, Progress, Stage};
 use crate::repo::records::{Records, Rigour, publish, remove, reread};
 use crate::repo::{Marks, Ordinals, Repository, is_not_found};
@@ -55,8 +56,7 @@ impl<'a> Collector<'a> {
         };
         // Listed before the snapshots are: what comes later may be a backup's that has none yet.
         let settled = repository.locator()?.list(Area::Packs)?.into_iter().map(|(name, _)| name).collect();
-        collector.mark_snapshots()?;
-        collector.require_known_snapshots()?;
+        collector.see_snapshots()?;
         collector.refresh()?;
         collector.facts.settle(&settled);
         collector.report.snapshots = collector.snapshots.len() as u64;
@@ -66,42 +66,48 @@ impl<'a> Collector<'a> {
         Ok(collector)
     }
 
-    /// A snapshot that was there at the end of the last collection and is not now must have been forgotten.
-    fn require_known_snapshots(&mut self) -> Result<()> {
-        if self.missing_snapshot().is_some() {
+    /// Marks what the snapshots need that are not marked yet. A snapshot that was there at the end of the last collection, or earlier in
+    /// this one, and is not now must have been forgotten: a listing that leaves it out says nothing of what is needed.
+    fn see_snapshots(&mut self) -> Result<()> {
+        let listed = self.mark_snapshots()?;
+        if self.missing_snapshot(&listed).is_some() {
             // It may have been forgotten since records were read.
             self.records = Records::read(self.repository, Rigour::Strict)?;
         }
-        match self.missing_snapshot() {
+        match self.missing_snapshot(&listed) {
             Some(id) if !self.options.missing_snapshots_ok => Err(Error::damaged(
                 format!("snapshot {id}"),
-                "it was there at the last prune, is gone, and was not forgotten; nothing is deleted. Bring it back from a copy of the \
+                "it was there before, is gone, and was not forgotten; nothing more is deleted. Bring it back from a copy of the \
                  repository, or say --allow-missing-snapshots if it was removed on purpose",
             )),
             _ => Ok(()),
         }
     }
 
-    fn missing_snapshot(&self) -> Option<SnapshotId> {
-        let (_, last) = self.records.epochs.iter().max_by_key(|(_, epoch)| epoch.epoch)?;
-        last.snapshots.iter().find(|id| !self.snapshots.contains(*id) && !self.records.forgotten.contains(*id)).copied()
+    fn missing_snapshot(&self, listed: &HashSet<SnapshotId>) -> Option<SnapshotId> {
+        let last = self.records.epochs.iter().max_by_key(|(_, epoch)| epoch.epoch).map(|(_, epoch)| &epoch.snapshots);
+        let mut known = last.into_iter().flatten().chain(&self.snapshots);
+        known.find(|id| !listed.contains(*id) && !self.records.forgotten.contains(*id)).copied()
     }
 
-    /// Marks what the snapshots need that are not marked yet. One that goes away meanwhile may have got another name: then they are
-    /// listed again.
-    fn mark_snapshots(&mut self) -> Result<()> {
+    /// Marks what the snapshots need that are not marked yet, and returns those that are listed. One that goes away meanwhile may have got
+    /// another name: then they are listed again.
+    fn mark_snapshots(&mut self) -> Result<HashSet<SnapshotId>> {
+        let mut listed = HashSet::new();
         let mut vanished = true;
         while std::mem::take(&mut vanished) {
-            for (id, _) in self.repository.locator()?.list(Area::Snapshots)? {
+            listed = self.repository.locator()?.list(Area::Snapshots)?.into_iter().map(|(id, _)| id).collect();
+            for &id in &listed {
                 if self.snapshots.contains(&id) {
                     continue;
                 }
+                go_on(self.progress)?;
                 match self.repository.snapshot(id) {
                     Err(error) if is_not_found(&error) => vanished = true,
                     Err(error) => return Err(error),
                     Ok(stored) => {
                         let progress = self.progress;
-                        match self.marks.add_snapshot(self.repository, &stored.snapshot, &|| stop_if(progress)) {
+                        match self.marks.add_snapshot(self.repository, &stored.snapshot, &|| go_on(progress)) {
                             // It was forgotten or withdrawn meanwhile, and another collector was faster than we.
                             Err(error) if error.is_damage() && self.is_gone(id) => vanished = true,
                             result => {
@@ -113,7 +119,7 @@ impl<'a> Collector<'a> {
                 }
             }
         }
-        Ok(())
+        Ok(listed)
     }
 
     fn is_gone(&self, snapshot: SnapshotId) -> bool {
@@ -123,18 +129,14 @@ impl<'a> Collector<'a> {
 
     pub fn refresh(&mut self) -> Result<()> {
         let progress = self.progress;
-        self.facts.refresh(self.repository, &mut self.marks, &|| stop_if(progress))
+        self.facts.refresh(self.repository, &mut self.marks, &|| go_on(progress))
     }
 
     /// Reads records, snapshots and packs again.
     fn look(&mut self) -> Result<()> {
         self.records = Records::read(self.repository, Rigour::Strict)?;
-        self.mark_snapshots()?;
+        self.see_snapshots()?;
         self.refresh()
-    }
-
-    pub fn stop_if_interrupted(&self) -> Result<()> {
-        stop_if(self.progress)
     }
 
     /// Which of the packs that are there are condemned.
@@ -309,9 +311,12 @@ impl<'a> Collector<'a> {
                 is_final,
                 segments: segments.clone(),
             };
-            let name = publish(self.repository, &Record::Condemned(record.clone()))
-                .map_err(|error| named_full(error, "the list of packs to be deleted"))?;
-            self.records.condemned.push((name, record));
+            match publish(self.repository, &Record::Condemned(record.clone())) {
+                Ok(name) => self.records.condemned.push((name, record)),
+                // Another collector was done with it before we had looked at it again.
+                Err(error) if is_not_found(&error) => {}
+                Err(error) => return Err(named_full(error, "the list of packs to be deleted")),
+            }
         }
         Ok(())
     }
@@ -323,8 +328,10 @@ impl<'a> Collector<'a> {
         for (name, record) in self.records.condemned.iter().filter(|(_, record)| record.is_final) {
             let named: Vec<u32> =
                 record.packs.iter().filter_map(|name| self.facts.number(name)).filter(|pack| packs.contains(pack)).collect();
+            if named.is_empty() {
+                continue;
+            }
             match reread(self.repository, *name) {
-                _ if named.is_empty() => {}
                 Ok(_) => sure.extend(named),
                 // Another collector has ended it: then all its packs are gone.
                 Err(error) if is_not_found(&error) => {}
@@ -336,7 +343,7 @@ impl<'a> Collector<'a> {
         let bytes = packs.iter().map(|&pack| self.facts.pack(pack).size).sum();
         self.progress.stage(Stage::Deleting, Some(bytes), Some(packs.len() as u64));
         for pack in packs {
-            self.stop_if_interrupted()?;
+            go_on(self.progress)?;
             let (name, size) = (self.facts.pack(pack).name, self.facts.pack(pack).size);
             match self.repository.backend().delete(&Place::pack(name)) {
                 // Another collector was faster.
@@ -374,7 +381,10 @@ impl<'a> Collector<'a> {
     /// until the next run, for whoever is just looking for one of their packs.
     pub fn conclude(&mut self, finished: &[ObjectName]) -> Result<()> {
         let present: HashSet<SnapshotId> = self.repository.locator()?.list(Area::Snapshots)?.into_iter().map(|(name, _)| name).collect();
-        let mut snapshots: Vec<SnapshotId> = self.snapshots.intersection(&present).copied().collect();
+        // One that goes unseen is missed by the next collection.
+        let is_known =
+            |id: &&SnapshotId| present.contains(*id) || !self.options.missing_snapshots_ok && !self.records.forgotten.contains(*id);
+        let mut snapshots: Vec<SnapshotId> = self.snapshots.iter().filter(is_known).copied().collect();
         snapshots.sort_unstable();
         let spoken_of: HashSet<u32> = self.facts.segments.values().flat_map(|segment| &segment.packs).copied().collect();
         let lingers = |name: &ObjectName| self.facts.number(name).is_some_and(|pack| spoken_of.contains(&pack));
@@ -401,10 +411,6 @@ impl<'a> Collector<'a> {
         }
         Ok(())
     }
-}
-
-fn stop_if(progress: &dyn Progress) -> Result<()> {
-    if progress.interrupted() { Err(Error::Interrupted) } else { Ok(()) }
 }
 
 /// A full store's error, with what there was no room for.

@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::format::frame::FrameRecord;
 use crate::index::Scope;
 use crate::limits::*;
+use crate::ops::go_on;
 use crate::progress::{Problem, Stage};
 use crate::repo::{Contents, Move, Mover, Ordinals};
 
@@ -93,7 +94,7 @@ impl Collector<'_> {
                 }
             }
             for (pack, needs) in by_pack {
-                self.stop_if_interrupted()?;
+                go_on(self.progress)?;
                 let frames: Vec<u32> = needs.iter().map(|(need, _)| need.frame).collect();
                 let good = self.verify_in(pack, &frames)?;
                 for ((need, tried), is_good) in needs.into_iter().zip(good) {
@@ -165,7 +166,7 @@ impl Collector<'_> {
             }
             for (pack, needs) in by_pack {
                 for part in needs.chunks(4 * FETCH_FRAMES) {
-                    self.stop_if_interrupted()?;
+                    go_on(self.progress)?;
                     let failed = self.move_from(&mut mover, pack, part)?;
                     for (at, why) in failed {
                         reasons.insert(part[at].0.frame, why);

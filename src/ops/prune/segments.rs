@@ -12,6 +12,7 @@ use crate::format::envelope::Kind;
 use crate::format::segment::{PackRecord, Segment};
 use crate::id::ObjectName;
 use crate::limits::*;
+use crate::ops::go_on;
 
 /// Segments to be replaced together.
 #[derive(Default)]
@@ -48,7 +49,7 @@ impl Collector<'_> {
             group.add(pack);
         }
         for name in inputs {
-            self.stop_if_interrupted()?;
+            go_on(self.progress)?;
             let segment = match self.repository.locator()?.segment(name) {
                 // Another collector replaced it.
                 Err(Error::Storage(error)) if error.kind == StorageErrorKind::NotFound => continue,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use rayon::prelude::*;
 
 use super::patient::read_whole;
-use super::{Mode, SetAside, Verdict, judge, set_aside, stop_if_interrupted, tell};
+use super::{Mode, SetAside, Verdict, judge, set_aside, tell};
 use crate::backend::{Area, Place};
 use crate::error::Result;
 use crate::format::envelope::Kind;
@@ -17,6 +17,7 @@ use crate::format::segment::{PackRecord, Segment};
 use crate::id::ObjectName;
 use crate::limits::*;
 use crate::ops::check::Finding;
+use crate::ops::go_on;
 use crate::progress::{Progress, Stage};
 use crate::repo::Repository;
 
@@ -71,7 +72,7 @@ impl Run<'_> {
         let names: Vec<ObjectName> = locator.list(Area::Segments)?.into_iter().map(|(name, _)| name).collect();
         self.report.segments = names.len() as u64;
         for name in names {
-            stop_if_interrupted(self.progress)?;
+            go_on(self.progress)?;
             let place = Place::segment(name);
             match judge(self.repository, &place, || locator.segment(name))? {
                 Verdict::Sound(segment) => {
@@ -141,7 +142,7 @@ impl Run<'_> {
         let mut batch: Vec<PackRecord> = Vec::new();
         let mut chunks = 0;
         for (name, size) in unlisted {
-            stop_if_interrupted(self.progress)?;
+            go_on(self.progress)?;
             let place = Place::pack(name);
             match judge(self.repository, &place, || locator.read_footer(name, size))? {
                 Verdict::Sound((header, contents)) => {

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::patient::{Examined, Patient, examine, inspect, read_whole};
 use super::rivals::condemn;
-use super::{Mode, SetAside, Verdict, set_aside, stop_if_interrupted, tell};
+use super::{Mode, SetAside, Verdict, set_aside, tell};
 use crate::backend::{Area, Place};
 use crate::compression::Level;
 use crate::error::{Error, Result};
@@ -22,6 +22,7 @@ use crate::format::segment::{PackRecord, Segment};
 use crate::id::{ChunkId, FrameId, ObjectName};
 use crate::limits::*;
 use crate::ops::check::{CheckReport, Finding, ReadData, check};
+use crate::ops::go_on;
 use crate::progress::{Progress, Silent, Stage};
 use crate::repo::records::{self, Records, Rigour};
 use crate::repo::{Frame, Health, Locator, Mover, Reader, Repository};
@@ -33,6 +34,8 @@ pub struct PacksOptions {
     pub packs: Vec<String>,
     /// Read all packs to find damage inside of them.
     pub read_data: bool,
+    /// For the record of what is taken away.
+    pub host: String,
     pub mode: Mode,
 }
 
@@ -138,14 +141,17 @@ impl Run<'_> {
         } else if self.options.read_data {
             suspects.extend(stored.keys());
         }
-        // One that is only announced may be what a repair that was cut short condemned.
-        suspects.retain(|name| !doomed.contains(name));
+        // One that is only announced may be what a repair that was cut short condemned. Who names a doomed one may have been told to by a
+        // check: something in it is needed still, and whoever collects cannot read it.
+        if self.options.packs.is_empty() {
+            suspects.retain(|name| !doomed.contains(name));
+        }
         self.report.packs = known.len() as u64;
         let bytes = suspects.iter().filter_map(|name| stored.get(name)).sum();
         self.progress.stage(Stage::CheckingData, Some(bytes), Some(suspects.len() as u64));
         let mut damaged = Vec::new();
         for name in suspects {
-            stop_if_interrupted(self.progress)?;
+            go_on(self.progress)?;
             if let Some((why, is_gone)) = self.diagnose(name, thorough)? {
                 tell(self.progress, Place::pack(name), &why);
                 damaged.push((name, why, is_gone));
@@ -162,7 +168,7 @@ impl Run<'_> {
         let mut seen: BTreeSet<ObjectName> = BTreeSet::new();
         let replaced = self.replaced()?;
         for (name, _) in self.locator.list(Area::Segments)?.into_iter().filter(|(name, _)| !replaced.contains(name)) {
-            stop_if_interrupted(self.progress)?;
+            go_on(self.progress)?;
             let Ok(segment) = self.locator.segment(name) else { continue };
             let sound = |pack: &PackRecord| stored.get(&pack.name) == Some(&pack.size) && self.has_footer(pack.name, pack.size);
             let wrong: Vec<ObjectName> = segment.packs.par_iter().filter(|pack| !sound(pack)).map(|pack| pack.name).collect();
@@ -258,7 +264,7 @@ impl Run<'_> {
         self.progress.stage(Stage::Repairing, None, Some(patients.len() as u64));
         let mut mover = Mover::start(self.repository, Level::Auto)?.dry_run(self.options.mode == Mode::Look);
         for patient in patients {
-            stop_if_interrupted(self.progress)?;
+            go_on(self.progress)?;
             self.move_out(patient, &mut mover)?;
             if self.broken.iter().map(|broken| broken.table.len()).sum::<usize>() > SALVAGED_CHUNKS_MAX {
                 self.rebuild(&mut mover)?;
@@ -271,7 +277,7 @@ impl Run<'_> {
             return Ok(());
         }
         let going = patients.iter().filter(|patient| !patient.is_gone).map(|patient| patient.name).collect();
-        let notice = condemn(self.repository, going, &self.relied_on)?;
+        let notice = condemn(self.repository, &self.options.host, going, &self.relied_on)?;
         let replaced = self.replace_segments(patients)?;
         for (number, patient) in patients.iter().enumerate().filter(|(_, patient)| !patient.is_gone) {
             let aside = set_aside(self.repository, &Place::pack(patient.name), patient.why.clone(), self.options.mode)?;
@@ -366,7 +372,7 @@ impl Run<'_> {
             }
         }
         for broken in broken {
-            stop_if_interrupted(self.progress)?;
+            go_on(self.progress)?;
             let numbers: BTreeSet<usize> = broken.table.ids().iter().filter_map(|id| by_chunk.get(id)).flatten().copied().collect();
             let frame = self.reader.put_together(broken.table.clone(), numbers.iter().map(|number| &copies[*number]));
             self.place(broken, &frame, mover)?;

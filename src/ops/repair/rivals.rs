@@ -15,12 +15,12 @@ use crate::repo::records::{Records, Rigour, publish, remove};
 
 /// Says that packs are going, and makes sure that those relied on are not. Returns the record that says so, to be removed when they are
 /// gone.
-pub fn condemn(repository: &Repository, packs: Vec<ObjectName>, relied_on: &HashSet<ObjectName>) -> Result<Option<ObjectName>> {
+pub fn condemn(repository: &Repository, host: &str, packs: Vec<ObjectName>, relied_on: &HashSet<ObjectName>) -> Result<Option<ObjectName>> {
     if packs.is_empty() {
         return Ok(None);
     }
     let (time, epoch) = (repository.world().now(), Records::read(repository, Rigour::Lenient)?.last_epoch());
-    let record = Condemned { time, host: String::new(), epoch, packs, is_final: false, segments: Vec::new() };
+    let record = Condemned { time, host: host.into(), epoch, packs, is_final: false, segments: Vec::new() };
     let notice = publish(repository, &Record::Condemned(record))?;
     let rival = find_rival(repository, notice, relied_on);
     if let Ok(None) = rival {

@@ -8,20 +8,22 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::files::salvage;
-use super::{Mode, SetAside, Verdict, judge, set_aside, stop_if_interrupted, tell};
+use super::{Mode, SetAside, Verdict, judge, set_aside, tell};
 use crate::backend::{Area, Place};
 use crate::compression::Level;
 use crate::error::{Error, Result, StorageErrorKind, show_bytes};
 use crate::format::content::Content;
 use crate::format::entry::{Entry, Flaw, Node, path_order};
 use crate::format::envelope::Kind;
-use crate::format::record::Record;
 use crate::format::snapshot::{LostPath, Repaired, Snapshot, Totals, with_repair};
 use crate::id::SnapshotId;
 use crate::limits::*;
 use crate::ops::backup::commit;
 use crate::ops::check::{Affected, Finding, ReadData, check};
+use crate::ops::forget::{Removal, Seen};
+use crate::ops::go_on;
 use crate::progress::{Progress, Silent, Stage};
+use crate::repo::records::{Records, Rigour};
 use crate::repo::{CatalogReader, CatalogWriter, PendingEntry, Repository, Stored, Writer, WriterOptions};
 use crate::wording::PROGRAM;
 
@@ -60,18 +62,27 @@ pub struct SnapshotsOptions {
 /// Cuts what is beyond help out of snapshots.
 pub fn repair_snapshots(repository: &Repository, options: &SnapshotsOptions, progress: &dyn Progress) -> Result<SnapshotsReport> {
     progress.stage(Stage::CheckingStructure, None, None);
-    let mut run = Run { repository, options, progress, report: SnapshotsReport::default() };
+    let seen = Seen::now(repository)?;
+    let mut run = Run { repository, options, progress, seen, report: SnapshotsReport::default() };
     let chosen = run.choose(&options.snapshots)?;
     let mut hurt: BTreeMap<SnapshotId, Vec<Affected>> = BTreeMap::new();
     for affected in check(repository, ReadData::None, &Silent)?.affected {
         hurt.entry(affected.snapshot).or_default().push(affected);
     }
-    let repaired: BTreeSet<SnapshotId> =
-        repository.snapshots()?.0.iter().filter_map(|stored| Some(stored.snapshot.repaired.as_ref()?.original)).collect();
+    let forgotten = Records::read(repository, Rigour::Lenient)?.forgotten;
+    let mut standing: HashMap<SnapshotId, Vec<(SnapshotId, Repaired)>> = HashMap::new();
+    for stored in repository.snapshots()?.0.into_iter().filter(|stored| !forgotten.contains(&stored.id)) {
+        if let Some(repaired) = stored.snapshot.repaired {
+            standing.entry(repaired.original).or_default().push((stored.id, repaired));
+        }
+    }
     progress.stage(Stage::Repairing, None, Some(chosen.len() as u64));
     for id in chosen {
-        stop_if_interrupted(progress)?;
-        run.look_at(id, hurt.remove(&id).unwrap_or_default(), repaired.contains(&id))?;
+        go_on(progress)?;
+        let lost = hurt.remove(&id).unwrap_or_default();
+        let others = standing.remove(&id).unwrap_or_default();
+        let stand_in = others.into_iter().find(|(_, repaired)| has_no_less(repaired, &lost)).map(|(id, _)| id);
+        run.look_at(id, lost, stand_in)?;
         progress.files(1);
     }
     Ok(run.report)
@@ -81,6 +92,7 @@ struct Run<'a> {
     repository: &'a Repository,
     options: &'a SnapshotsOptions,
     progress: &'a dyn Progress,
+    seen: Seen,
     report: SnapshotsReport,
 }
 
@@ -102,7 +114,7 @@ impl Run<'_> {
         which.iter().map(one).collect()
     }
 
-    fn look_at(&mut self, id: SnapshotId, lost: Vec<Affected>, is_repaired: bool) -> Result<()> {
+    fn look_at(&mut self, id: SnapshotId, lost: Vec<Affected>, stand_in: Option<SnapshotId>) -> Result<()> {
         self.report.snapshots += 1;
         let place = Place::snapshot(id);
         let stored = match judge(self.repository, &place, || self.repository.snapshot(id))? {
@@ -112,7 +124,7 @@ impl Run<'_> {
             Verdict::Damaged(why) => {
                 tell(self.progress, &place, &why);
                 self.put_back(&place)?;
-                return self.away(&place, why);
+                return self.away(&place, why, None);
             }
         };
         let has_rows = match CatalogReader::open(self.repository, &stored.snapshot)?.rows() {
@@ -124,8 +136,8 @@ impl Run<'_> {
         if lost.is_empty() && has_rows {
             return Ok(());
         }
-        if is_repaired {
-            return self.away(&place, "a repaired snapshot stands in its place".into());
+        if stand_in.is_some() {
+            return self.away(&place, "a repaired snapshot stands in its place".into(), stand_in);
         }
         match self.cut(&stored, lost, has_rows) {
             Err(Error::Unsupported { why, .. }) => self.newer(&place, why),
@@ -153,12 +165,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn away(&mut self, place: &Place, why: String) -> Result<()> {
+    /// Sets a snapshot aside, for which another one may stand.
+    fn away(&mut self, place: &Place, why: String, stand_in: Option<SnapshotId>) -> Result<()> {
         let mode = self.options.mode;
         if let (Mode::Act, Ok(snapshot)) = (mode, place.name.parse()) {
             // So that nobody who collects takes it for lost in the listing.
-            let (time, host, snapshots) = (self.repository.world().now(), self.options.host.clone(), vec![snapshot]);
-            self.repository.save_record(&Record::Forget { time, host, snapshots, reason: format!("set aside by a repair: {why}") })?;
+            let reason = format!("set aside by a repair: {why}");
+            let removal = Removal { reason: &reason, host: &self.options.host, stays: stand_in.as_slice(), seen: &self.seen };
+            removal.announce(self.repository, &[snapshot])?;
         }
         let aside = set_aside(self.repository, place, why, mode)?;
         self.report.set_aside.push(aside);
@@ -170,7 +184,7 @@ impl Run<'_> {
         let place = Place::snapshot(stored.id);
         if self.options.mode == Mode::Look {
             self.report.cut.push(Cut { original: stored.id, snapshot: None, lost: affected });
-            return self.away(&place, "something in it is lost".into());
+            return self.away(&place, "something in it is lost".into(), None);
         }
         let options = WriterOptions { level: Level::Auto, delta: true, dry_run: false, threads: 1 };
         let mut writer = Writer::start(self.repository, options)?;
@@ -186,7 +200,7 @@ impl Run<'_> {
         if entries == 0 {
             drop(writer);
             self.report.cut.push(Cut { original: stored.id, snapshot: None, lost });
-            return self.away(&place, "nothing in it can be read".into());
+            return self.away(&place, "nothing in it can be read".into(), None);
         }
         let written = catalog.finish(&mut writer).map_err(|error| writer.first_failure(error))?;
         let (_, reliance) = writer.finish()?;
@@ -198,8 +212,21 @@ impl Run<'_> {
         let body = with_repair(&body, &snapshot).map_err(|error| error.of(&place))?;
         let id = commit(self.repository, &body, &reliance)?;
         self.report.cut.push(Cut { original: stored.id, snapshot: Some(id), lost });
-        self.away(&place, "something in it is lost".into())
+        self.away(&place, "something in it is lost".into(), Some(id))
     }
+}
+
+/// Whether what was cut out of a snapshot when it was repaired is still lost, so that the repaired one has all that is left of it.
+fn has_no_less(repaired: &Repaired, lost: &[Affected]) -> bool {
+    let lost: HashMap<String, &[(u64, u64)]> = lost.iter().map(|lost| (show_bytes(&lost.path), &lost.ranges[..])).collect();
+    let is_in = |&(at, len): &(u64, u64), ranges: &[(u64, u64)]| {
+        ranges.iter().any(|(begin, extent)| *begin <= at && at.saturating_add(len) <= begin.saturating_add(*extent))
+    };
+    repaired.more == 0
+        && repaired
+            .lost
+            .iter()
+            .all(|cut| cut.more == 0 && lost.get(&cut.path).is_some_and(|ranges| cut.ranges.iter().all(|range| is_in(range, ranges))))
 }
 
 /// What the new snapshot says of the old one.
@@ -267,7 +294,7 @@ impl<'a> Remains<'a> {
     /// Copies every entry that can be read, and what is left of damaged files.
     fn gather(&mut self, writer: &mut Writer, progress: &dyn Progress) -> Result<()> {
         for entry in CatalogReader::open(self.repository, &self.stored.snapshot)? {
-            stop_if_interrupted(progress)?;
+            go_on(progress)?;
             match entry {
                 Ok(entry) => self.take(writer, entry, progress)?,
                 Err(error) if error.is_damage() => {
@@ -384,4 +411,33 @@ fn lost_text(lost: &[(u64, u64)]) -> String {
         more => format!(" and {more} more"),
     };
     format!("Bytes {}{more} are lost", ranges.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stand_in_must_have_all_that_is_left() {
+        let id = SnapshotId::of(b"x");
+        let lost = |of: &[(&str, &[(u64, u64)])]| -> Vec<Affected> {
+            of.iter().map(|(path, ranges)| Affected { snapshot: id, path: path.as_bytes().to_vec(), ranges: ranges.to_vec() }).collect()
+        };
+        let repaired = |of: &[(&str, &[(u64, u64)])], more| {
+            let lost = of.iter().map(|(path, ranges)| LostPath { path: (*path).into(), ranges: ranges.to_vec(), more: 0 }).collect();
+            Repaired { original: id, time: jiff::Timestamp::UNIX_EPOCH, lost, more }
+        };
+        let cut = repaired(&[("a", &[(0, 10)]), ("b", &[(5, 5), (20, 1)])], 0);
+        for (now, expected) in [
+            (lost(&[("a", &[(0, 10)]), ("b", &[(5, 5), (20, 1)])]), true),
+            (lost(&[("a", &[(0, 99)]), ("b", &[(0, 99)]), ("c", &[(0, 1)])]), true),
+            (lost(&[("a", &[(0, 10)])]), false),
+            (lost(&[("a", &[(0, 10)]), ("b", &[(5, 5)])]), false),
+            (lost(&[("a", &[(0, 9)]), ("b", &[(0, 99)])]), false),
+            (lost(&[]), false),
+        ] {
+            assert_eq!(has_no_less(&cut, &now), expected, "{now:?}");
+        }
+        assert!(!has_no_less(&repaired(&[], 1), &lost(&[("a", &[(0, 1)])])), "what is not named may be back");
+    }
 }
