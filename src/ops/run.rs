@@ -34,6 +34,7 @@ use crate::ops::backup::{BackupOptions, BackupReport, Input, backup};
 use crate::ops::receipt::Receipts;
 use crate::progress::Progress;
 use crate::repo::Repository;
+use crate::ops::overheard::Overheard;
 use crate::source::{Patience, StderrSink};
 use hooks::Hook;
 use limited::Limited;
@@ -118,6 +119,7 @@ pub fn run(repository: &Repository, job: &Job, options: &RunOptions, observer: &
         run: Run { job: job.name.clone(), ..Run::default() },
         begun: Instant::now(),
         said: Vec::new(),
+        overheard: Overheard::default(),
         backup: None,
         trouble: None,
         is_doubtful: false,
@@ -140,6 +142,8 @@ struct Course<'a> {
     begun: Instant,
     /// What the commands of the streams say.
     said: Vec<Arc<Said>>,
+    /// What of that sounds like trouble, with secrets blotted out.
+    overheard: Overheard,
     backup: Option<BackupReport>,
     /// What went wrong after the snapshot was saved: the worst exit code, and the first thing there is to say.
     trouble: Option<(u8, String)>,
@@ -206,7 +210,7 @@ impl Course<'_> {
             self.is_doubtful |= report.parts.iter().any(|(part, _)| part.name.trim_start_matches('/') == dump.path);
             self.trouble(4, format!("{} is INCOMPLETE: {}", dump.path, dump.why));
         }
-        report.said.iter().for_each(|line| self.warn(format!("a command said: {line}")));
+        self.overheard.lines().iter().for_each(|line| self.warn(format!("a command said: {line}")));
         self.backup = Some(report);
         Ok(())
     }
@@ -341,7 +345,17 @@ impl Course<'_> {
 
     /// Listens to a command, for the report and for whoever looks on.
     fn listen(&mut self, name: &str) -> Arc<Said> {
-        let said = Arc::new(Said::new(name, self.observer.said(name)));
+        self.listen_with(name, self.observer.said(name))
+    }
+
+    /// The same for a stream, of which also is told what it says and ends well nevertheless.
+    fn listen_closely(&mut self, name: &str) -> Arc<Said> {
+        // Behind the blotting: a warning goes further than the lines that somebody sees who looks on.
+        self.listen_with(name, self.overheard.listen(self.observer.said(name)))
+    }
+
+    fn listen_with(&mut self, name: &str, next: StderrSink) -> Arc<Said> {
+        let said = Arc::new(Said::new(name, next));
         self.said.push(said.clone());
         said
     }

@@ -463,7 +463,7 @@ fn secrets_are_fetched_late_and_said_nowhere() {
     let night = Night::new(11);
     let command = StreamCommand {
         name: "a".into(),
-        line: ["sh", "-c", "echo password $DB_PASSWORD >&2; [ \"$DB_PASSWORD\" = hunter22 ] && echo $DB_HOST"].map(String::from).to_vec(),
+        line: ["sh", "-c", "echo error: password $DB_PASSWORD >&2; [ \"$DB_PASSWORD\" = hunter22 ] && echo $DB_HOST"].map(String::from).to_vec(),
         variables: vec![("DB_HOST".into(), "db1".into())],
         secrets: vec![("DB_PASSWORD".into(), SecretFrom::Variable("THE_PASSWORD".into()))],
         made_by: None,
@@ -489,8 +489,10 @@ fn secrets_are_fetched_late_and_said_nowhere() {
     let ran = run(&night.bench.open(), &job, &options, &Listens(heard.clone()), &Silent);
     assert!(ran.error.is_none() && fetched.load(Ordering::SeqCst), "{:?}", ran.report);
     assert_eq!(read(&night.bench.open(), "latest").unwrap(), b"db1\n");
-    assert_eq!(did(&ran.report).streams[0].said, "password ***");
-    assert_eq!(*heard.lock().unwrap(), b"password ***\n");
+    assert_eq!(did(&ran.report).streams[0].said, "error: password ***");
+    assert_eq!(*heard.lock().unwrap(), b"error: password ***\n");
+    // What sounds like trouble becomes a warning, which others are told.
+    assert_eq!(ran.report.warnings, ["a command said: error: password ***"]);
     assert!(!String::from_utf8(ran.report.encode()).unwrap().contains("hunter22"));
 
     // One that cannot be fetched: the command is not started.
