@@ -135,7 +135,7 @@ fn secrets(config: &Config, job: &Job) -> Vec<String> {
     let variables = variables(config, job);
     if !variables.is_empty() {
         lines.push(format!("# Must hold {}; better are credentials or files.", variables.into_iter().collect::<Vec<_>>().join(", ")));
-        lines.push("EnvironmentFile=/etc/snap/environment".into());
+        lines.push("EnvironmentFile=-/etc/snap/environment".into());
     }
     lines
 }
@@ -175,29 +175,28 @@ fn hardening(config: &Config, job: &Job) -> Vec<String> {
         .collect();
     // Else what is to be saved would be hidden.
     let is_temporary = |path: &Path| ["/tmp", "/var/tmp"].iter().any(|top| path.starts_with(top)) || path == Path::new("/");
-    if !written.iter().map(|(path, _)| path).chain(read).any(|path| is_temporary(path)) {
+    if !written.iter().chain(read).any(|path| is_temporary(path)) {
         lines.push("PrivateTmp=yes".into());
     }
-    for (path, is_there) in written {
-        lines.push(format!("ReadWritePaths={}{}", if is_there { "" } else { "-" }, systemd_path(&path)));
-    }
+    // What is not there must not keep the service from starting: only snap tells whom it concerns that a disk is not mounted.
+    lines.extend(written.iter().map(|path| format!("ReadWritePaths=-{}", systemd_path(path))));
     lines
 }
 
-/// What a run writes to, and whether it must be there before.
-fn written(config: &Config, job: &Job) -> Vec<(PathBuf, bool)> {
+/// What a run writes to.
+fn written(config: &Config, job: &Job) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
-    found.extend(config.repository.path.iter().map(|path| (path.clone(), true)));
-    found.extend(config.repository.metrics_file.iter().filter_map(|file| Some((file.parent()?.to_path_buf(), false))));
+    found.extend(config.repository.path.clone());
+    found.extend(config.repository.metrics_file.iter().filter_map(|file| Some(file.parent()?.to_path_buf())));
     for source in &job.sources {
         match &source.what {
-            What::Files { paths, before: Some(_), .. } => found.extend(paths.iter().map(|path| (path.clone(), false))),
+            What::Files { paths, before: Some(_), .. } => found.extend(paths.iter().cloned()),
             // A reader of a database with a write-ahead log writes beside it.
-            What::Sqlite { database, .. } => found.extend(database.parent().map(|folder| (folder.to_path_buf(), false))),
+            What::Sqlite { database, .. } => found.extend(database.parent().map(Path::to_path_buf)),
             _ => {}
         }
     }
-    found.into_iter().collect()
+    found
 }
 
 /// The five fields of cron.
@@ -336,7 +335,8 @@ mod tests {
         let config = job("hourly");
         let text = service(&config, &config.jobs["orders"], &host());
         assert!(text.contains("ExecStart=/usr/local/bin/snap --config /etc/snap/snap.toml run orders\n"));
-        assert!(text.contains("ReadWritePaths=\"/srv/back up\"\n") && text.contains("PrivateTmp=yes\n"));
+        // Also where it is not there: systemd would end it before anybody is told.
+        assert!(text.contains("ReadWritePaths=-\"/srv/back up\"\n") && text.contains("PrivateTmp=yes\n"));
         // What is to be saved is not hidden.
         let config = config_of_files("/var/tmp/x");
         assert!(!service(&config, &config.jobs["a"], &host()).contains("PrivateTmp"));
