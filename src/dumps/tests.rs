@@ -347,10 +347,14 @@ fn text_in_rows_does_not_fool_anybody() {
     check("x", &twice[..whole.len() + 300], Verdict::Incomplete, "closing line is missing");
     let first_cut = [&whole[..whole.len() - 500], b"\n", &whole[..]].concat();
     check("x", &first_cut, Verdict::Unknown, "a second dump begins");
-    check("x", &[&whole[..], b"vacuum analyze;\n"].concat(), Verdict::Unknown, "something follows");
-    // Without \restrict, as older versions write it.
-    let text = String::from_utf8(whole).unwrap();
+    // Without \restrict, as older versions write it; cut among rows, which go on to the end of the second one's.
+    let text = String::from_utf8(whole.clone()).unwrap();
     let old: String = text.lines().filter(|line| !line.contains("restrict ")).map(|line| format!("{line}\n")).collect();
+    let row = old.find("\n\\.\n").unwrap();
+    for at in [row - 3, row + 1] {
+        check("x", &[&old.as_bytes()[..at], old.as_bytes()].concat(), Verdict::Unknown, "a second dump begins");
+    }
+    check("x", &[&whole[..], b"vacuum analyze;\n"].concat(), Verdict::Unknown, "something follows");
     check("x", old.as_bytes(), Verdict::Complete, "");
     let end = text.rfind("\\unrestrict").unwrap();
     check("x", &text.as_bytes()[..end], Verdict::Incomplete, "its last line is missing");
@@ -366,6 +370,11 @@ fn dumps_without_a_closing_line_are_unknown() {
     check("x", &[&whole[..], &whole[..]].concat(), Verdict::Complete, "");
     check("x", &[&whole[..], &whole[..2000]].concat(), Verdict::Incomplete, "closing line is missing");
     check("x", &[&whole[..], b"flush tables;\n"].concat(), Verdict::Unknown, "something follows");
+    // Several one after the other, of which one was cut.
+    for at in [100, 2000, 2001, whole.len() - 100, whole.len() - 40] {
+        check("x", &[&whole[..at], &whole[..]].concat(), Verdict::Unknown, "a second dump begins");
+        check("x", &[&whole[..], &whole[..at], &whole[..]].concat(), Verdict::Unknown, "a second dump begins");
+    }
     let mut redis = sample("redis.rdb");
     let end = redis.len() - 8;
     redis[end..].fill(0);
