@@ -15,6 +15,7 @@ mod load;
 mod lz4;
 mod mongo;
 mod mysql;
+mod objects;
 mod pg_archive;
 mod postgres;
 mod redis;
@@ -70,6 +71,8 @@ pub enum Format {
     PgDumpCustom,
     PgDumpFolder,
     PgDumpRows,
+    /// The list of large objects in such a folder.
+    PgDumpObjects,
     Mysqldump,
     MongoArchive,
     Bson,
@@ -117,6 +120,7 @@ impl Format {
             _ if is_record(head) && file.strip_prefix(b"output-").is_some_and(is_number) => Self::FirestoreOutput,
             _ if is_record(head) && file.ends_with(b"export_metadata") => Self::FirestoreMetadata,
             _ if file.strip_suffix(b".dat").is_some_and(is_number) => Self::PgDumpRows,
+            [b'0'..=b'9', ..] if file.starts_with(b"blobs") && file.ends_with(b".toc") => Self::PgDumpObjects,
             _ => return None,
         })
     }
@@ -129,6 +133,7 @@ impl Format {
             Self::PgDumpCustom => "pg_dump custom",
             Self::PgDumpFolder => "pg_dump directory",
             Self::PgDumpRows => "pg_dump rows",
+            Self::PgDumpObjects => "pg_dump large objects",
             Self::Mysqldump => "mysqldump",
             Self::MongoArchive => "mongodump archive",
             Self::Bson => "bson",
@@ -156,6 +161,7 @@ impl Format {
             Self::PgDumpAll => Box::new(postgres::Postgres::new(true)),
             Self::PgDumpCustom | Self::PgDumpFolder => Box::new(pg_archive::PgArchive::default()),
             Self::PgDumpRows => Box::new(rows::Rows::default()),
+            Self::PgDumpObjects => Box::new(objects::Objects::default()),
             Self::Mysqldump => Box::new(mysql::Mysql::default()),
             Self::MongoArchive => Box::new(mongo::MongoArchive::default()),
             Self::Bson => Box::new(mongo::Bson::default()),
@@ -282,7 +288,7 @@ impl Judge {
     fn recognise(&mut self) {
         let State::Head(head) = &self.state else { return };
         let format = Format::of(&self.name, head).filter(|format| match self.scope {
-            Scope::Stream => *format != Format::PgDumpRows,
+            Scope::Stream => !matches!(format, Format::PgDumpRows | Format::PgDumpObjects),
             Scope::File if format.is_compressed() => is_called_dump(&self.name) || is_rows(unpacked_name(&self.name)),
             Scope::File if *format == Format::Sqlite => is_called_dump(&self.name),
             Scope::File => true,

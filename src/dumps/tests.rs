@@ -503,6 +503,14 @@ fn a_folder_of_pg_dump_needs_all_its_files() {
         let without = folder(name, |name, _| !name.starts_with("3357")).unwrap();
         assert_eq!(without.verdict, Verdict::Incomplete);
         assert!(without.why.contains("3357.dat the first"), "{}", without.why);
+        // A large object, which only the list of these names, and that list itself.
+        let without = folder(name, |name, _| !name.starts_with("blob_16410")).unwrap();
+        assert_eq!((without.verdict, without.why.as_str()), (Verdict::Incomplete, "1 of its files missing, blob_16410.dat the first"));
+        let cut_objects = |name: &str, bytes: &mut Vec<u8>| {
+            bytes.truncate(if name == "blobs.toc" { bytes.len() - 1 } else { bytes.len() });
+            true
+        };
+        assert!(folder(name, cut_objects).unwrap().why.contains("blobs.toc: it ends in the middle of a line"));
         let cut = |name: &str, bytes: &mut Vec<u8>| {
             if name.starts_with("3356") {
                 bytes.truncate(bytes.len() - 3);
@@ -539,6 +547,25 @@ fn an_export_of_firestore_needs_all_its_outputs() {
     let mut cut = outputs.clone();
     cut[1].1.truncate(40_000);
     assert_eq!(verdict(&cut).verdict, Verdict::Incomplete);
+}
+
+#[test]
+fn all_outputs_of_an_export_are_kept_track_of_or_it_is_unknown() {
+    let judged = |count: usize| {
+        let names: Vec<u8> = (0..count).chain(0..count).flat_map(|number| format!("output-{number} ").into_bytes()).collect();
+        let mut judge = Judge::file(b"all.export_metadata");
+        judge.feed(&log(&[names]));
+        judge.finish().unwrap()
+    };
+    let many = judged(10_000);
+    assert_eq!((many.dump.verdict, many.wanted.as_ref().unwrap().len()), (Verdict::Complete, 10_000));
+    let mut folder = Folder::default();
+    folder.add("all.export_metadata", many);
+    (0..9_999).for_each(|number| folder.add_unjudged(&format!("output-{number}"), 1));
+    let dump = folder.finish().unwrap();
+    assert_eq!((dump.verdict, dump.why.as_str()), (Verdict::Incomplete, "1 of its files missing, output-9999 the first"));
+    let dump = judged(DUMP_PARTS_MAX + 1).dump;
+    assert!(dump.verdict == Verdict::Unknown && dump.why.contains("more outputs"), "{dump:?}");
 }
 
 #[test]
