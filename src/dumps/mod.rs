@@ -337,11 +337,13 @@ pub struct Judged {
 /// What is in a compressed stream.
 struct Inside {
     judge: Option<Judge>,
+    /// Why it is not unpacked any more.
+    gave_up: Option<&'static str>,
 }
 
 impl Inside {
     fn new(judge: Judge) -> Self {
-        Self { judge: Some(judge) }
+        Self { judge: Some(judge), gave_up: None }
     }
 
     fn feed(&mut self, bytes: &[u8]) {
@@ -351,14 +353,18 @@ impl Inside {
     }
 
     /// Nothing more will be unpacked.
-    fn give_up(&mut self) {
-        self.judge = None;
+    fn give_up(&mut self, why: &'static str) {
+        (self.judge, self.gave_up) = (None, Some(why));
     }
 
     /// The verdict on a compressed stream that is whole: that on what is in it, where that is of a known format.
     fn finish(&mut self, compression: &str) -> Dump {
         let inner = self.judge.take().and_then(Judge::finish);
-        let found = inner.map_or_else(complete, |inner| inner.dump);
+        let found = match (self.gave_up, inner) {
+            (Some(why), _) => unknown(why),
+            (None, Some(inner)) => inner.dump,
+            (None, None) => complete(),
+        };
         Dump { compression: compression.into(), ..found }
     }
 
@@ -377,6 +383,9 @@ pub fn unexpected(dump: Option<Dump>, name: &[u8], expected: &str) -> Dump {
         "unknown" => (Verdict::Incomplete, format!("it is no {expected}")),
         "lz4" | "xz" | "bzip2" | "zip" if found.verdict == Verdict::Complete => (Verdict::Unknown, "what is in it is not looked at".into()),
         "lz4" | "xz" | "bzip2" | "zip" => (found.verdict, found.why.clone()),
+        // Cut before anything could be seen of what is in it, or not unpacked here: that says more.
+        "gzip" | "zstd" if found.verdict == Verdict::Incomplete => (found.verdict, found.why.clone()),
+        "zstd" if found.verdict == Verdict::Unknown => (found.verdict, found.why.clone()),
         other => (Verdict::Incomplete, format!("it is {other} and not {expected}")),
     };
     Dump { verdict, why, ..found }

@@ -473,6 +473,44 @@ fn several_members_frames_and_streams() {
     check("x", &packed[..len], Verdict::Incomplete, "its closing line is missing");
 }
 
+/// As `zstd` packs a stream of unknown length with a window of that size.
+fn with_window(text: &[u8], log: u32) -> Vec<u8> {
+    let mut packer = zstd_safe::CCtx::create();
+    packer.set_parameter(zstd_safe::CParameter::WindowLog(log)).unwrap();
+    let mut packed = vec![0; 40_000];
+    let mut output = zstd_safe::OutBuffer::around(&mut packed[..]);
+    let mut input = zstd_safe::InBuffer::around(text);
+    while input.pos() < text.len() {
+        packer.compress_stream(&mut output, &mut input).unwrap();
+    }
+    while packer.end_stream(&mut output).unwrap() > 0 {}
+    let len = output.pos();
+    packed.truncate(len);
+    packed
+}
+
+#[test]
+fn what_cannot_be_unpacked_here_is_not_called_wrong() {
+    let text = sample("pg_dump.sql");
+    let expected = |bytes: &[u8]| {
+        let dump = unexpected(judge("x", bytes), b"x", "pg_dump");
+        (dump.verdict, dump.why)
+    };
+    check("x", &with_window(&text, 20), Verdict::Complete, "");
+    assert_eq!(judge("x", &with_window(&text, 20)).unwrap().format, "pg_dump");
+    // zstd --long
+    let large = with_window(&text, 27);
+    check("x", &large, Verdict::Unknown, "its window is too large");
+    assert_eq!(expected(&large).0, Verdict::Unknown);
+    check("x", &large[..large.len() - 1], Verdict::Incomplete, "in the middle of a zstd frame");
+    // Of another kind, cut or not.
+    let other = with_window(b"an error message", 20);
+    assert_eq!(expected(&other), (Verdict::Incomplete, "it is zstd and not pg_dump".into()));
+    assert_eq!(expected(&other[..other.len() - 1]), (Verdict::Incomplete, "it ends in the middle of a zstd frame".into()));
+    assert_eq!(expected(&sample("pg_dump.sql.gz")[..300]).1, "it ends before the gzip stream does");
+    assert_eq!(expected(&sample("mariadb-dump.sql")), (Verdict::Incomplete, "it is mysqldump and not pg_dump".into()));
+}
+
 /// A folder of the samples as a backup sees it.
 fn folder(name: &str, change: impl Fn(&str, &mut Vec<u8>) -> bool) -> Option<Dump> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samples").join(name);
