@@ -9,6 +9,7 @@ use super::{backup, config_show, expect, fetch, input, notices, output, run_text
 use crate::config::{Config, Job, SecretFrom};
 use crate::error::{Error, Result};
 use crate::format::report::Report;
+use crate::limits::HOOK_TIME;
 use crate::ops::run::{Observer, RunOptions, not_begun, preview, run};
 use crate::ops::status::{gather, judge, write_metrics};
 use crate::repo::Repository;
@@ -104,6 +105,7 @@ impl Args {
             level: backup::compression(self.compression, &context.environment)?.into(),
             secrets: Arc::new(move |from: &SecretFrom| fetch::fetch(from, &own)),
             tell: |error| (exit::code(error), exit::message(error)),
+            hook_time: HOOK_TIME,
             interrupted: context.signals.interrupted(),
         })
     }

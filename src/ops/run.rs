@@ -54,6 +54,8 @@ pub struct RunOptions {
     pub zone: TimeZone,
     pub level: Level,
     pub secrets: FetchSecret,
+    /// What a hook behind the backup may take where the job has no time-out.
+    pub hook_time: Duration,
     /// The exit code and the message of an error.
     pub tell: fn(&Error) -> (u8, String),
     /// Set when the user asks to stop.
@@ -329,8 +331,11 @@ impl Course<'_> {
         let said = self.listen(hook.name());
         let patience = match hook {
             Hook::Before => self.patience(None),
-            // It has the whole time for itself: what was stopped must be started again.
-            _ => Patience { until: self.job.timeout.map(|total| (Instant::now() + total, total)), stall: None },
+            // It has the whole time for itself: what was stopped must be started again. But there is an end: report and messages wait.
+            _ => {
+                let total = self.job.timeout.unwrap_or(self.options.hook_time);
+                Patience { until: Some((Instant::now() + total, total)), stall: None }
+            }
         };
         // Whoever asks to stop does not mean that what was stopped shall stay so.
         let never = AtomicBool::new(false);

@@ -71,6 +71,7 @@ impl Night {
                 };
                 (code, error.to_string())
             },
+            hook_time: Duration::from_secs(60),
             interrupted: Arc::default(),
         }
     }
@@ -456,6 +457,19 @@ fn a_clock_set_back_loses_nothing() {
     assert_eq!((ran.report.outcome, ran.report.exit_code), (Outcome::Partial, 3), "{:?}", ran.report);
     assert!(did(&ran.report).snapshot.is_some());
     assert_eq!(night.snapshots().len(), 2);
+}
+
+/// Else it would hold the lock for ever, and nobody would hear of this or any later night.
+#[test]
+fn a_hook_that_hangs_is_stopped_and_the_run_reported() {
+    let night = Night::new(12);
+    let hooks = "[jobs.nightly.hooks]\nafter = [\"sleep\", \"600\"]\non_success = [\"sleep\", \"600\"]\n";
+    let job = night.job(&format!("{hooks}{}", shell("a", "echo x")));
+    let ran = night.run_with(&job, &RunOptions { hook_time: Duration::from_secs(1), ..night.options() });
+    assert_eq!((ran.report.outcome, night.snapshots().len()), (Outcome::Good, 1));
+    assert_eq!(steps(&ran), ["backup", "after failed", "on_success failed"]);
+    let stopped = ["after", "on_success"].map(|hook| format!("{hook}: sleep had not ended after 1 s (timeout), and was stopped"));
+    assert_eq!(ran.report.warnings, stopped);
 }
 
 #[test]
