@@ -219,6 +219,31 @@ fn who_could_not_be_told_is_told_the_next_time() {
     assert_eq!(events(folder), ["recovered"]);
 }
 
+/// Whatever ends the program while it tells, nobody is left in the dark for a day.
+#[test]
+fn it_is_noted_only_when_somebody_was_told() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    // It notes what is noted while it is told.
+    let state = folder.join("state");
+    let line = format!("cat > {0}/message; cat {1}/*.told > {0}/during 2> {0}/none; true", folder.display(), state.display());
+    let notify = Notify { command: Some(["sh".into(), "-c".into(), line].to_vec()), ..Notify::default() };
+    let missing = Missing { host: "db1".into(), job: Some("orders".into()), objective: "max_age".into(), message: "old".into() };
+    let noted = |what: &str| {
+        let during = fs::read_to_string(folder.join("during")).unwrap();
+        let file = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.extension().unwrap() == "told");
+        [during, fs::read_to_string(file.unwrap()).unwrap()].map(|text| text.contains(what))
+    };
+    notifier(folder, notify.clone()).ended(&report(4), later(0.0));
+    assert_eq!(noted("run"), [false, true]);
+    notifier(folder, notify.clone()).missed(std::slice::from_ref(&missing), later(0.1));
+    assert_eq!(noted("max_age"), [false, true]);
+    notifier(folder, notify.clone()).ended(&report(0), later(0.2));
+    assert_eq!(noted("run"), [true, false]);
+    notifier(folder, notify).missed(&[], later(0.3));
+    assert_eq!(noted("max_age"), [true, false]);
+}
+
 #[test]
 fn what_is_missed_is_told_together() {
     let place = tempfile::tempdir().unwrap();
