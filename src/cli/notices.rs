@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::context::Context;
-use super::{fetch, run, unlock, witness};
+use super::{exit, fetch, output, run, settings, unlock, witness};
 use crate::config::{Config, SecretFrom};
+use crate::error::Error;
 use crate::format::report::Report;
 use crate::notify::{Attempt, Missing, Notifier};
 use crate::ops::status::{Objective, Status};
@@ -45,6 +46,29 @@ pub fn blind(context: &Context, config: &Config, why: &str) -> Vec<String> {
     notifier(context, config).still_missed(&[missing], World::system().now())
 }
 
+/// The objective that the configuration is right.
+const CONFIGURATION: &str = "configuration";
+
+/// Tells that a mistake in the configuration keeps everything from being done, if it says rightly whom to tell.
+pub fn mistaken(context: &Context, error: &Error) {
+    let Ok(Some(parsed)) = settings::load(context) else { return };
+    if !parsed.notify_is_good || parsed.errors().next().is_none() {
+        return;
+    }
+    let message = format!("nothing is backed up or judged: {}", exit::message(error));
+    let missing = Missing { host: host(context, &parsed.config), job: None, objective: CONFIGURATION.into(), message };
+    complain(&notifier(context, &parsed.config).still_missed(&[missing], World::system().now()));
+}
+
+/// The configuration is right; if it was told that it is not, that is over.
+pub fn understood(context: &Context, config: &Config) {
+    complain(&notifier(context, config).met(CONFIGURATION, World::system().now()));
+}
+
+fn complain(untold: &[String]) {
+    untold.iter().for_each(|warning| output::complain(&format!("warning: {warning}")));
+}
+
 /// Sends a message to everybody who is configured.
 pub fn test(context: &Context, config: &Config) -> Vec<Attempt> {
     notifier(context, config).test(&host(context, config), World::system().now())
@@ -64,7 +88,6 @@ fn notifier(context: &Context, config: &Config) -> Notifier {
 mod tests {
     use super::*;
     use crate::config::Notify;
-    use crate::error::Error;
     use crate::ops::status::{Expectations, Expected, Facts, judge};
 
     #[test]

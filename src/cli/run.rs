@@ -47,7 +47,18 @@ const EXAMPLES: &str = "
 
 impl Args {
     pub fn run(self, context: &Context) -> Result<Outcome> {
-        let config = settings::require(context)?;
+        let config = match settings::require(context) {
+            Ok(config) => config,
+            Err(error) => {
+                if !self.dry_run {
+                    notices::mistaken(context, &error);
+                }
+                return Err(error);
+            }
+        };
+        if !self.dry_run {
+            notices::understood(context, config);
+        }
         let jobs = pick(config, &self.jobs)?;
         let options = self.options(context, config)?;
         let repository = match unlock::open(context) {

@@ -119,6 +119,11 @@ impl Notifier {
         found
     }
 
+    /// This objective is met; if it was told as missed, that is over. Returns warnings.
+    pub fn met(&self, objective: &str, now: Timestamp) -> Vec<String> {
+        self.met_again(self.told.all(&format!("{}{objective}\n", told::MISSED)), now)
+    }
+
     fn met_again(&self, over: Vec<(Key, Trouble)>, now: Timestamp) -> Vec<String> {
         let Some(since) = over.iter().map(|(_, trouble)| trouble.since).min() else { return Vec::new() };
         let was: Vec<Missing> = over.iter().map(|(key, trouble)| key.to_missing(trouble)).collect();

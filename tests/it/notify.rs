@@ -351,6 +351,41 @@ fn a_night_goes_on_when_nobody_can_be_reached() {
     assert!(!audit.contains(SECRET), "{audit}");
 }
 
+/// A typing mistake in one job is no reason for silence: then no job is run at all.
+#[test]
+fn a_mistake_in_the_configuration_is_told() {
+    let scene = Scene::ready();
+    let folder = scene.at("");
+    let command = into_file(&folder)[2].clone();
+    let notify = format!("[notify]\ncommand = [\"sh\", \"-c\", \"{command}\"]\n");
+    let wrong = format!("{notify}[jobs.other]\nkeep = 3\n");
+    configure(&scene, &wrong);
+    let output = scene.check(&["run", "good"], 2);
+    assert!(stderr(&output).contains("keep"), "{}", stderr(&output));
+    let messages = told(&folder);
+    assert_eq!((messages.len(), &messages[0]["event"]), (1, &"missed".into()));
+    let missed = &messages[0]["missed"][0];
+    assert_eq!((&missed["objective"], &missed["hostname"], &missed["job"]), (&"configuration".into(), &"db1".into(), &Value::Null));
+    assert!(missed["message"].as_str().unwrap().contains("snap.toml:"), "{missed}");
+    // Once, whoever finds it; a look ahead tells nobody.
+    scene.check(&["run", "good"], 2);
+    scene.check(&["-q", "status", "--notify"], 2);
+    assert!(told(&folder).is_empty());
+    configure(&scene, &notify);
+    scene.check(&["run", "--dry-run", "good"], 0);
+    assert!(told(&folder).is_empty());
+    scene.check(&["run", "good"], 0);
+    assert_eq!(events(&folder), ["recovered"]);
+    configure(&scene, &wrong);
+    scene.check(&["-q", "status", "--notify"], 2);
+    assert_eq!(events(&folder), ["missed"]);
+    // Where it is wrong who is to be told, nobody is.
+    configure(&scene, &format!("{notify}on_sucess = true\n"));
+    fs::remove_dir_all(scene.at("state")).unwrap_or_default();
+    scene.check(&["run", "good"], 2);
+    assert!(told(&folder).is_empty());
+}
+
 #[test]
 fn mail_goes_out_as_configured_and_never_with_less() {
     let scene = Scene::ready();
