@@ -223,6 +223,11 @@ impl Status {
         Ok(())
     }
 
+    /// No objective is missed, and all snapshots can be read.
+    pub fn is_well(&self) -> bool {
+        self.healthy && self.repository.snapshots_unreadable == 0
+    }
+
     /// Every missed objective: the job, nothing for the store, and what is missed.
     pub fn missed(&self) -> impl Iterator<Item = (Option<&JobStatus>, &Missed)> {
         let jobs = self.jobs.iter().flat_map(|job| job.missed.iter().map(move |missed| (Some(job), missed)));

@@ -306,7 +306,10 @@ fn the_store_is_judged_too() {
         assert_eq!((store.verified_bytes, store.packs_bytes, store.oldest_verified), (110, 111, Some(hours(10.0))));
     }
     all.snapshots_unreadable = 2;
-    assert_eq!(judged(&all).repository.warnings, ["2 snapshots cannot be read; snap check says more"]);
+    let status = judged(&all);
+    assert_eq!(status.repository.warnings, ["2 snapshots cannot be read; snap check says more"]);
+    let health = health(&status);
+    assert_eq!((&health["status"], &health["missed"][0]), (&"unhealthy".into(), &"2 snapshots cannot be read".into()));
 }
 
 #[test]
