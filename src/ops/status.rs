@@ -83,6 +83,8 @@ pub enum Objective {
     MaxDrillAge,
     MaxRestoreTime,
     Quota,
+    /// The store lost or holds something that is wrong, as the last check found.
+    Damage,
     /// Nothing can be judged by a clock that cannot be right.
     Clock,
 }
