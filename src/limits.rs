@@ -66,6 +66,9 @@ pub const CONDEMNED_PACKS_MAX: usize = 50_000;
 /// Age of a temporary file that no write under way can have.
 pub const LEFTOVER_AGE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
+/// What a hook behind the backup has if its job has no time-out: one that hangs must not keep the report and all messages back.
+pub const HOOK_TIME: std::time::Duration = std::time::Duration::from_secs(3600);
+
 /// Runs in one recipe block; a recipe with more is a stream of blocks.
 pub const RECIPE_BLOCK_RUNS: usize = 256;
 /// Runs of a stream that may wait for one open frame before it is closed for them.

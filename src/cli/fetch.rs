@@ -6,8 +6,9 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::atomic::Ordering;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
@@ -89,8 +90,17 @@ fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     }
 }
 
+/// How long a command may take that prints a secret. Somebody may have to type something.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How often it is looked whether it has ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
 /// What a command prints. It gets no standard input, which may be the dump, and none of our secrets.
 pub fn printed_by(words: &[OsString], context: &Context) -> Result<Zeroizing<Vec<u8>>> {
+    printed_within(LIMIT, words, context)
+}
+
+fn printed_within(limit: Duration, words: &[OsString], context: &Context) -> Result<Zeroizing<Vec<u8>>> {
     let Some(program) = words.first() else { return Err(Error::Usage("The command that prints a secret is empty".into())) };
     let mut command = Command::new(program);
     command.args(&words[1..]).stdin(Stdio::null()).stderr(Stdio::inherit());
@@ -100,18 +110,52 @@ pub fn printed_by(words: &[OsString], context: &Context) -> Result<Zeroizing<Vec
         }
     }
     let failed = |error| Error::File { action: "run the password command", path: PathBuf::from(program), source: error };
-    let output = command.output().map_err(failed)?;
-    let printed = Zeroizing::new(output.stdout);
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let ended = wait(&mut child, &context.signals.interrupted(), Instant::now() + limit);
+    if !matches!(ended, Ok(Some(_))) {
+        // Not its children: it is in our group, so that it can ask at the terminal.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
     if context.signals.interrupted().load(Ordering::Relaxed) {
         return Err(Error::Interrupted);
     }
-    if !output.status.success() {
-        return Err(failed(std::io::Error::other(output.status.to_string())));
-    }
+    let late = || std::io::Error::other(format!("it had not ended after {} seconds", limit.as_secs()));
+    let (status, printed) = ended.map_err(failed)?.ok_or_else(late).map_err(failed)?;
     if printed.len() > SECRET_BYTES_MAX {
         return Err(Error::Usage("What the password command prints is too long for a password".into()));
     }
+    if !status.success() {
+        return Err(failed(std::io::Error::other(status.to_string())));
+    }
     Ok(printed)
+}
+
+/// How a command ended, and what it printed; nothing if it is late, or we are to stop.
+fn wait(child: &mut Child, interrupted: &AtomicBool, until: Instant) -> std::io::Result<Option<(ExitStatus, Zeroizing<Vec<u8>>)>> {
+    let stdout = child.stdout.take().expect("standard output is piped");
+    let (done, read) = crossbeam_channel::bounded(1);
+    // Left behind if a child of the command holds the pipe.
+    std::thread::spawn(move || {
+        // Never grows, so that no copy is left behind in freed memory.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX + 1));
+        let result = stdout.take(SECRET_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map(|_| bytes);
+        let _ = done.send(result);
+    });
+    let mut printed = None;
+    while Instant::now() < until && !interrupted.load(Ordering::Relaxed) {
+        match printed.take() {
+            None => printed = read.recv_timeout(POLL_INTERVAL).ok().transpose()?,
+            Some(bytes) => match child.try_wait()? {
+                Some(status) => return Ok(Some((status, bytes))),
+                None => {
+                    printed = Some(bytes);
+                    std::thread::sleep(POLL_INTERVAL);
+                }
+            },
+        }
+    }
+    Ok(None)
 }
 
 /// Without one line end.
@@ -165,6 +209,19 @@ mod tests {
             assert_eq!(flaw_of(true, mode, group).is_none(), is_private, "{mode:o} {group}");
         }
         assert_eq!(flaw_of(false, 0o644, 1000), None);
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_is_ended() {
+        let context = context(&[]);
+        for script in ["exec sleep 600", "exec >&-; exec sleep 600", "sleep 5 2>&- & echo x"] {
+            let words = ["sh", "-c", script].map(OsString::from);
+            let error = printed_within(Duration::from_millis(300), &words, &context).unwrap_err();
+            assert!(crate::cli::exit::message(&error).contains("had not ended after 0 seconds"), "{error}");
+        }
+        // One that prints more than it should need not end for that to be said.
+        let words = ["sh", "-c", "yes; sleep 1"].map(OsString::from);
+        assert!(matches!(printed_within(Duration::from_secs(600), &words, &context), Err(Error::Usage(_))));
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::context::Context;
-use super::{fetch, unlock, witness};
+use super::{exit, fetch, output, settings, unlock, witness};
 use crate::config::{Config, SecretFrom};
+use crate::error::Error;
 use crate::format::report::Report;
 use crate::notify::{Attempt, Missing, Notifier};
-use crate::ops::status::Status;
+use crate::ops::status::{Objective, Status};
 use crate::world::World;
 
 /// A job begins. Returns what could not be told.
@@ -22,14 +23,20 @@ pub fn ended(context: &Context, config: &Config, report: &Report) -> Vec<String>
 
 /// Tells of objectives that are missed, and of those that no longer are. The status must be that of the whole repository.
 pub fn judged(context: &Context, config: &Config, status: &Status) -> Vec<String> {
-    let host = host(context, config);
+    tell(&notifier(context, config), &host(context, config), status)
+}
+
+fn tell(notifier: &Notifier, host: &str, status: &Status) -> Vec<String> {
     let missing = status.missed().map(|(job, missed)| Missing {
-        host: job.map_or_else(|| host.clone(), |job| job.host.clone()),
+        host: job.map_or_else(|| host.to_owned(), |job| job.host.clone()),
         job: job.map(|job| job.job.clone()),
         objective: serde_json::to_value(missed.objective).ok().and_then(|word| Some(word.as_str()?.to_owned())).unwrap_or_default(),
         message: missed.message.clone(),
     });
-    notifier(context, config).missed(&missing.collect::<Vec<_>>(), status.time)
+    let missing: Vec<Missing> = missing.collect();
+    // By a clock that cannot be right nothing else is judged: what was missed may still be.
+    let is_blind = status.missed().any(|(_, missed)| missed.objective == Objective::Clock);
+    if is_blind { notifier.still_missed(&missing, status.time) } else { notifier.missed(&missing, status.time) }
 }
 
 /// Tells that nothing can be judged, since the repository cannot be opened or read.
@@ -37,6 +44,29 @@ pub fn blind(context: &Context, config: &Config, why: &str) -> Vec<String> {
     let message = format!("nothing can be judged: {why}");
     let missing = Missing { host: host(context, config), job: None, objective: "readable".into(), message };
     notifier(context, config).still_missed(&[missing], World::system().now())
+}
+
+/// The objective that the configuration is right.
+const CONFIGURATION: &str = "configuration";
+
+/// Tells that a mistake in the configuration keeps everything from being done, if it says rightly whom to tell.
+pub fn mistaken(context: &Context, error: &Error) {
+    let Ok(Some(parsed)) = settings::load(context) else { return };
+    if !parsed.notify_is_good || parsed.errors().next().is_none() {
+        return;
+    }
+    let message = format!("nothing is backed up or judged: {}", exit::message(error));
+    let missing = Missing { host: host(context, &parsed.config), job: None, objective: CONFIGURATION.into(), message };
+    complain(&notifier(context, &parsed.config).still_missed(&[missing], World::system().now()));
+}
+
+/// The configuration is right; if it was told that it is not, that is over.
+pub fn understood(context: &Context, config: &Config) {
+    complain(&notifier(context, config).met(CONFIGURATION, World::system().now()));
+}
+
+fn complain(untold: &[String]) {
+    untold.iter().for_each(|warning| output::complain(&format!("warning: {warning}")));
 }
 
 /// Sends a message to everybody who is configured.
@@ -52,4 +82,35 @@ fn notifier(context: &Context, config: &Config) -> Notifier {
     let own = context.for_threads();
     let fetch = Arc::new(move |from: &SecretFrom| fetch::fetch(from, &own));
     Notifier::new(config.notify.clone(), fetch, witness::folder(&context.environment), &config.file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Notify;
+    use crate::ops::status::{Expectations, Expected, Facts, judge};
+
+    #[test]
+    fn nothing_is_well_again_by_a_clock_that_cannot_be_right() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("told");
+        let words = ["sh", "-c", "cat >> \"$0\"", file.to_str().unwrap()].map(String::from);
+        let fetch = Arc::new(|_: &SecretFrom| Err(Error::NotFound("no secret".into())));
+        let notify = Notify { command: Some(words.to_vec()), ..Notify::default() };
+        let notifier = Notifier::new(notify, fetch, Some(folder.path().join("state")), &folder.path().join("snap.toml"));
+        let job = Expected { host: "db1".into(), job: "orders".into(), tier: Default::default(), objectives: Default::default() };
+        let expectations = Expectations { jobs: vec![job], ..Expectations::default() };
+        let facts = Facts { created: "2026-01-01T00:00:00Z".parse().unwrap(), ..Facts::default() };
+        let look = |time: &str| {
+            assert!(tell(&notifier, "db1", &judge(&facts, &expectations, time.parse().unwrap())).is_empty());
+            let told = std::fs::read_to_string(&file).unwrap_or_default();
+            let _ = std::fs::remove_file(&file);
+            ["missed", "recovered"].map(|event| told.contains(&format!("\"event\":\"{event}\"")))
+        };
+        assert_eq!(look("2026-02-01T00:00:00Z"), [true, false]);
+        // That the clock is wrong is told, and nothing else.
+        assert_eq!(look("1970-01-02T00:00:00Z"), [true, false]);
+        // What was told before is known still, and only the clock is well again.
+        assert_eq!(look("2026-02-01T01:00:00Z"), [false, true]);
+    }
 }

@@ -9,6 +9,7 @@ use super::{backup, config_show, expect, fetch, notices, output, run_text, setti
 use crate::config::{Config, Job, SecretFrom};
 use crate::error::{Error, Result};
 use crate::format::report::Report;
+use crate::limits::HOOK_TIME;
 use crate::ops::run::{Observer, RunOptions, not_begun, preview, run};
 use crate::ops::status::{gather, judge, write_metrics};
 use crate::repo::Repository;
@@ -46,7 +47,18 @@ const EXAMPLES: &str = "
 
 impl Args {
     pub fn run(self, context: &Context) -> Result<Outcome> {
-        let config = settings::require(context)?;
+        let config = match settings::require(context) {
+            Ok(config) => config,
+            Err(error) => {
+                if !self.dry_run {
+                    notices::mistaken(context, &error);
+                }
+                return Err(error);
+            }
+        };
+        if !self.dry_run {
+            notices::understood(context, config);
+        }
         let jobs = pick(config, &self.jobs)?;
         let options = self.options(context, config)?;
         let repository = match unlock::open(context) {
@@ -104,6 +116,7 @@ impl Args {
             level: backup::compression(self.compression, &context.environment)?.into(),
             secrets: Arc::new(move |from: &SecretFrom| fetch::fetch(from, &own)),
             tell: |error| (exit::code(error), exit::message(error)),
+            hook_time: HOOK_TIME,
             interrupted: context.signals.interrupted(),
         })
     }

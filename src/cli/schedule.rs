@@ -109,6 +109,7 @@ fn install(files: &[(String, String)], is_root: bool, context: &Context) -> Resu
             folder.ok_or_else(|| Error::Usage("There is no home folder for the units; use --to DIR".into()))?.join("systemd/user")
         }
     };
+    refuse_others(&folder, files)?;
     write(&folder, files)?;
     systemctl(is_root, &["daemon-reload"])?;
     let timers: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).filter(|name| name.ends_with(".timer")).collect();
@@ -121,6 +122,27 @@ fn install(files: &[(String, String)], is_root: bool, context: &Context) -> Resu
     Ok(())
 }
 
+/// Fails if one of the services is there and runs something else: then that would never run again, and nobody would notice.
+fn refuse_others(folder: &Path, files: &[(String, String)]) -> Result<()> {
+    for (name, text) in files.iter().filter(|(name, _)| name.ends_with(".service")) {
+        let path = folder.join(name);
+        let installed = match std::fs::read(&path) {
+            Ok(installed) => String::from_utf8_lossy(&installed).into_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(Error::file("read", path, error)),
+        };
+        if units::runs(&installed) != units::runs(text) {
+            let path = show(&path);
+            let timer = name.replace(".service", ".timer");
+            return Err(Error::Usage(format!(
+                "{path} is there and belongs to another configuration; nothing was installed. Give the job another name, or, if that one is \
+                 to go: systemctl disable --now {timer}; rm {path}"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn systemctl(is_root: bool, args: &[&str]) -> Result<()> {
     let mut command = Command::new("systemctl");
     command.args((!is_root).then_some("--user")).args(args);
@@ -128,5 +150,30 @@ fn systemctl(is_root: bool, args: &[&str]) -> Result<()> {
     match command.status().map_err(failed)? {
         status if status.success() => Ok(()),
         status => Err(failed(std::io::Error::other(format!("systemctl {}: {status}", args[0])))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_of_another_configuration_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = |file: &str, program: &str| {
+            let config = crate::config::parse(b"[repository]\npath = \"/r\"\n[jobs.a]\ncommand = [\"x\"]\n", Path::new(file)).config;
+            let host = Host { program: program.into(), user: None, zone: None };
+            super::files(&config, &config.jobs.values().collect::<Vec<_>>(), &host)
+        };
+        let first = files("/etc/snap/snap.toml", "/usr/bin/snap");
+        refuse_others(folder.path(), &first).unwrap();
+        write(folder.path(), &first).unwrap();
+        // The same again, also from another place.
+        refuse_others(folder.path(), &first).unwrap();
+        refuse_others(folder.path(), &files("/etc/snap/snap.toml", "/usr/local/bin/snap")).unwrap();
+        let error = refuse_others(folder.path(), &files("/srv/snap.toml", "/usr/bin/snap")).unwrap_err().to_string();
+        assert!(error.contains("snap-a.service is there and belongs to another configuration"), "{error}");
+        std::fs::write(folder.path().join("snap-a.service"), "[Service]\nExecStart=/bin/true\n").unwrap();
+        assert!(refuse_others(folder.path(), &first).is_err());
     }
 }

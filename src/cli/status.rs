@@ -54,7 +54,11 @@ const EXAMPLES: &str = "
 
 impl Args {
     pub fn run(self, context: &Context) -> Result<Outcome> {
-        let expectations = expect::expectations(context, self.max_age, self.all)?;
+        let expectations = expect::expectations(context, self.max_age, self.all);
+        if let (true, Err(error)) = (self.notify, &expectations) {
+            notices::mistaken(context, error);
+        }
+        let expectations = expectations?;
         let config = match self.notify {
             true => Some(expect::configuration(context)?.ok_or_else(nobody)?),
             false => None,

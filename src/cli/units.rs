@@ -8,6 +8,11 @@ use super::{output, words};
 use crate::config::{Config, Job, Schedule, SecretFrom, What, show_schedule};
 use crate::error::show;
 
+/// Characters in the name of a CronJob, to which Kubernetes adds some.
+const CRON_JOB_NAME_MAX: usize = 52;
+/// Of the hash of a name that had to be changed.
+const HASH_CHARS: usize = 8;
+
 /// What besides the configuration decides what is written.
 pub struct Host {
     /// The program.
@@ -55,6 +60,12 @@ pub fn service(config: &Config, job: &Job, host: &Host) -> String {
     lines.join("\n") + "\n"
 }
 
+/// The configuration and the job that a service runs, as they stand in it; nothing if snap schedule did not write it.
+pub fn runs(service: &str) -> Option<&str> {
+    let command = service.lines().find_map(|line| line.strip_prefix("ExecStart="))?;
+    command.split_once(" --config ").map(|(_, runs)| runs)
+}
+
 /// The timer of a job.
 pub fn timer(job: &Job) -> String {
     let calendar = match job.schedule {
@@ -91,11 +102,12 @@ fn command(config: &Config, job: &Job, host: &Host, quote: impl Fn(&OsStr) -> St
 
 /// A word of a command in a unit.
 fn systemd_word(word: &OsStr) -> String {
-    let text = output::harmless(&word.to_string_lossy()).replace('%', "%%").replace('$', "$$");
+    // Doubled first: `harmless` writes escapes that are meant.
+    let text = word.to_string_lossy().replace('\\', "\\\\");
+    let text = output::harmless(&text).replace('%', "%%").replace('$', "$$");
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:=,@%+$".contains(&byte);
     match !text.is_empty() && text.bytes().all(is_plain) {
         true => text,
-        // Backslashes are doubled by `harmless`.
         false => format!("\"{}\"", text.replace('"', "\\\"")),
     }
 }
@@ -135,7 +147,7 @@ fn secrets(config: &Config, job: &Job) -> Vec<String> {
     let variables = variables(config, job);
     if !variables.is_empty() {
         lines.push(format!("# Must hold {}; better are credentials or files.", variables.into_iter().collect::<Vec<_>>().join(", ")));
-        lines.push("EnvironmentFile=/etc/snap/environment".into());
+        lines.push("EnvironmentFile=-/etc/snap/environment".into());
     }
     lines
 }
@@ -175,29 +187,28 @@ fn hardening(config: &Config, job: &Job) -> Vec<String> {
         .collect();
     // Else what is to be saved would be hidden.
     let is_temporary = |path: &Path| ["/tmp", "/var/tmp"].iter().any(|top| path.starts_with(top)) || path == Path::new("/");
-    if !written.iter().map(|(path, _)| path).chain(read).any(|path| is_temporary(path)) {
+    if !written.iter().chain(read).any(|path| is_temporary(path)) {
         lines.push("PrivateTmp=yes".into());
     }
-    for (path, is_there) in written {
-        lines.push(format!("ReadWritePaths={}{}", if is_there { "" } else { "-" }, systemd_path(&path)));
-    }
+    // What is not there must not keep the service from starting: only snap tells whom it concerns that a disk is not mounted.
+    lines.extend(written.iter().map(|path| format!("ReadWritePaths=-{}", systemd_path(path))));
     lines
 }
 
-/// What a run writes to, and whether it must be there before.
-fn written(config: &Config, job: &Job) -> Vec<(PathBuf, bool)> {
+/// What a run writes to.
+fn written(config: &Config, job: &Job) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
-    found.extend(config.repository.path.iter().map(|path| (path.clone(), true)));
-    found.extend(config.repository.metrics_file.iter().filter_map(|file| Some((file.parent()?.to_path_buf(), false))));
+    found.extend(config.repository.path.clone());
+    found.extend(config.repository.metrics_file.iter().filter_map(|file| Some(file.parent()?.to_path_buf())));
     for source in &job.sources {
         match &source.what {
-            What::Files { paths, before: Some(_), .. } => found.extend(paths.iter().map(|path| (path.clone(), false))),
+            What::Files { paths, before: Some(_), .. } => found.extend(paths.iter().cloned()),
             // A reader of a database with a write-ahead log writes beside it.
-            What::Sqlite { database, .. } => found.extend(database.parent().map(|folder| (folder.to_path_buf(), false))),
+            What::Sqlite { database, .. } => found.extend(database.parent().map(Path::to_path_buf)),
             _ => {}
         }
     }
-    found.into_iter().collect()
+    found
 }
 
 /// The five fields of cron.
@@ -218,10 +229,22 @@ pub fn cron(config: &Config, job: &Job, host: &Host) -> String {
     format!("{}  {}", cron_times(&job.schedule), words.replace('%', "\\%"))
 }
 
+/// The name of a CronJob, for which fewer characters are allowed. Those of two jobs differ.
+fn cron_job_name(job: &Job) -> String {
+    let own = unit_name(job);
+    let allowed = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' };
+    let name: String = own.to_ascii_lowercase().chars().map(allowed).collect();
+    if name == own && name.len() <= CRON_JOB_NAME_MAX && !name.ends_with('-') {
+        return name;
+    }
+    let hash = &blake3::hash(job.name.as_bytes()).to_hex()[..HASH_CHARS];
+    let short: String = name.chars().take(CRON_JOB_NAME_MAX - 1 - HASH_CHARS).collect();
+    format!("{}-{hash}", short.trim_end_matches('-'))
+}
+
 /// A CronJob. The image, the config map, the secret and the claims are the cluster's.
 pub fn kubernetes(config: &Config, job: &Job, host: &Host) -> String {
-    let name: String = unit_name(job).to_ascii_lowercase().chars().map(|c| if c == '_' || c == '.' { '-' } else { c }).take(52).collect();
-    let name = name.trim_end_matches('-');
+    let name = cron_job_name(job);
     let zone = host.zone.as_ref().map(|zone| format!("  timeZone: {}\n", yaml(zone))).unwrap_or_default();
     let repository = config.repository.path.as_deref().map_or("/srv/backup".into(), show);
     let folder = config.file.parent().map_or("/etc/snap".into(), show);
@@ -336,7 +359,8 @@ mod tests {
         let config = job("hourly");
         let text = service(&config, &config.jobs["orders"], &host());
         assert!(text.contains("ExecStart=/usr/local/bin/snap --config /etc/snap/snap.toml run orders\n"));
-        assert!(text.contains("ReadWritePaths=\"/srv/back up\"\n") && text.contains("PrivateTmp=yes\n"));
+        // Also where it is not there: systemd would end it before anybody is told.
+        assert!(text.contains("ReadWritePaths=-\"/srv/back up\"\n") && text.contains("PrivateTmp=yes\n"));
         // What is to be saved is not hidden.
         let config = config_of_files("/var/tmp/x");
         assert!(!service(&config, &config.jobs["a"], &host()).contains("PrivateTmp"));
@@ -351,8 +375,23 @@ mod tests {
 
     #[test]
     fn words_of_units_mean_themselves() {
-        for (word, expected) in [("/a/b", "/a/b"), ("/a b", "\"/a b\""), ("100%", "100%%"), ("$x", "$$x"), ("a\"b", "\"a\\\"b\"")] {
+        for (word, expected) in [("/a/b", "/a/b"), ("/a b", "\"/a b\""), ("100%", "100%%"), ("$x", "$$x"), ("a\"b", "\"a\\\"b\""), ("a\\b", "\"a\\\\b\"")] {
             assert_eq!(systemd_word(word.as_ref()), expected);
         }
+    }
+
+    #[test]
+    fn cron_jobs_have_names_that_differ() {
+        let name = |job: &str| {
+            let config = config(&format!("[repository]\npath = \"/r\"\n[jobs.\"{job}\"]\ncommand = [\"x\"]\n"));
+            cron_job_name(&config.jobs[job])
+        };
+        assert_eq!(name("orders-2"), "snap-orders-2");
+        let long = "x".repeat(60);
+        let names = ["a-b", "a_b", "a.b", "A-b", "a-b-", &long, &format!("{long}y")].map(name);
+        let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        assert!(names.iter().all(|name| name.len() <= 52 && name.chars().all(is_allowed) && !name.ends_with('-')), "{names:?}");
+        let different: BTreeSet<&String> = names.iter().collect();
+        assert_eq!(different.len(), names.len(), "{names:?}");
     }
 }

@@ -22,6 +22,8 @@ pub struct Parsed {
     pub mentions: Vec<Mention>,
     /// The table `[repository]` can be relied on, even if others cannot.
     pub repository_is_good: bool,
+    /// The table `[notify]` can be relied on, even if others cannot: it says whom to tell of the mistake.
+    pub notify_is_good: bool,
     /// Every key there is, with the table it belongs to.
     pub keys: BTreeSet<(&'static str, &'static str)>,
 }
@@ -46,7 +48,9 @@ pub fn parse(bytes: &[u8], file: &Path) -> Parsed {
     let repository = repository(&root);
     let repository_is_good = reader.errors() == 0 && wrong.is_empty();
     let jobs = job::jobs(&root);
+    let before = reader.errors();
     let notify = notify::notify(&root, &jobs);
+    let notify_is_good = reader.errors() == before && wrong.iter().all(|error| !lies_in(&places, error, "notify"));
     let serve = serve(&root);
     root.finish();
     let Found { complaints: read, of_tables, mentions, keys } = reader.finish();
@@ -63,7 +67,7 @@ pub fn parse(bytes: &[u8], file: &Path) -> Parsed {
     complaints.sort();
     complaints.dedup();
     let config = Config { file: file.to_owned(), repository, jobs, notify: notify.unwrap_or_default(), serve };
-    Parsed { config, complaints, mentions, repository_is_good, keys }
+    Parsed { config, complaints, mentions, repository_is_good, notify_is_good, keys }
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Complaint> {
@@ -76,6 +80,13 @@ fn text(bytes: &[u8]) -> Result<&str, Complaint> {
         let valid = std::str::from_utf8(valid).unwrap_or_default();
         wrong(Places::new(valid).of(valid.len()), "this is not UTF-8")
     })
+}
+
+/// Whether something is wrong with the grammar of a table, or of one below it.
+fn lies_in(places: &Places, error: &toml::de::Error, table: &str) -> bool {
+    let (line, _) = places.of(error.span().map_or(0, |span| span.start));
+    let header = (1..=line).rev().map(|line| places.line(line).trim_start()).find(|line| line.starts_with('['));
+    header.is_some_and(|header| header.trim_start_matches(['[', ' ', '"']).starts_with(table))
 }
 
 /// What the parser says, as a complaint. It names what it expected, never what is there.
@@ -93,7 +104,7 @@ impl Parsed {
             notify: Notify::default(),
             serve: Serve::default(),
         };
-        Self { config, complaints: vec![complaint], mentions: Vec::new(), repository_is_good: false, keys: BTreeSet::new() }
+        Self { config, complaints: vec![complaint], mentions: Vec::new(), repository_is_good: false, notify_is_good: false, keys: BTreeSet::new() }
     }
 }
 

@@ -258,6 +258,24 @@ fn a_mistake_in_a_job_leaves_the_repository() {
 }
 
 #[test]
+fn a_mistake_elsewhere_leaves_whom_to_tell() {
+    let notify = "[notify]\ncommand = [\"x\"]\n";
+    for (text, is_good) in [
+        (format!("[jobs.a]\nkeep = 3\n{notify}"), true),
+        (format!("{notify}[repository]\npath = 3\n"), true),
+        (format!("[jobs.a]\ncommand = [\"x]\n{notify}"), true),
+        (format!("{notify}[jobs.a]\ncommand = [\"x]\n"), true),
+        (format!("{notify}on_sucess = true\n"), false),
+        (format!("{notify}[notify.mail]\nto = [\"a@b.c\", \"d@e.f]\n"), false),
+        ("\u{feff}\0".into(), false),
+    ] {
+        let found = parsed(&text);
+        assert!(found.errors().next().is_some(), "{text}");
+        assert_eq!((found.notify_is_good, found.config.notify.command.is_some()), (is_good, is_good || text.contains("x\"]")), "{text}");
+    }
+}
+
+#[test]
 fn what_the_file_speaks_of_has_its_place() {
     let text = "[repository]\nkey_file = \"k\"\n[jobs.a]\npostgres = { database = \"x\", password = { file = \"p\" } }\nrun_as = \"pg\"\n";
     let found: Vec<_> = parsed(text).mentions.into_iter().map(|mention| (mention.line, mention.column, mention.what)).collect();

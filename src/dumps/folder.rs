@@ -1,6 +1,8 @@
 //! Dumps that are a folder of files: `pg_dump -Fd`, and the documents of a Firestore export. One file in it says which others there
 //! must be.
 
+use std::collections::HashMap;
+
 use super::{Format, Judged, Wanted};
 use crate::format::dump::{Dump, Verdict};
 use crate::limits::*;
@@ -29,6 +31,8 @@ pub struct Folder {
     files: Vec<File>,
     /// The file that lists the others.
     list: Option<Judged>,
+    /// What lists of large objects name besides.
+    objects: Vec<Wanted>,
     /// The verdict of an earlier time, and the length of the file that lists the others, which has not changed since.
     known: Option<(Dump, u64)>,
     is_too_large: bool,
@@ -48,6 +52,10 @@ impl Folder {
         let format = judged.dump.format.as_str();
         if format == Format::PgDumpFolder.name() || format == Format::FirestoreMetadata.name() && !name.ends_with(OVERALL) {
             return self.list.replace(judged);
+        }
+        if format == Format::PgDumpObjects.name() {
+            self.objects.extend(judged.wanted.iter().flatten().cloned());
+            self.is_too_large |= self.objects.len() > DUMP_PARTS_MAX;
         }
         let is_part = format == Format::PgDumpRows.name() || format == Format::FirestoreOutput.name() || is_part(name);
         if !is_part {
@@ -95,17 +103,20 @@ impl Folder {
             });
         }
         let list = self.list?;
-        let wanted = list.wanted.unwrap_or_default();
+        let mut wanted = list.wanted.unwrap_or_default();
         let mut dump = list.dump;
         dump.bytes += bytes;
         if dump.verdict != Verdict::Complete {
             return Some(dump);
         }
+        wanted.extend(self.objects);
         let (mut tables, mut missing, mut bad) = (Tables::default(), Vec::new(), Vec::new());
+        let mut files = HashMap::new();
+        for file in &self.files {
+            files.entry(unpacked(&file.name)).or_insert(file);
+        }
         for want in &wanted {
-            let is_it =
-                |file: &&File| file.name.strip_prefix(want.name.as_str()).is_some_and(|rest| matches!(rest, "" | ".gz" | ".lz4" | ".zst"));
-            let found = self.files.iter().find(is_it);
+            let found = files.get(want.name.as_str()).copied();
             if !want.table.is_empty() {
                 tables.add(&want.table, found.and_then(|file| file.rows));
             }
@@ -136,9 +147,14 @@ fn is_cut(want: &Wanted, file: &File) -> bool {
     !want.table.is_empty() && was_read && file.rows.is_none() && !file.why.is_empty()
 }
 
+/// The name that the list calls a file by.
+fn unpacked(name: &str) -> &str {
+    [".gz", ".lz4", ".zst"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name)
+}
+
 /// Files that mean nothing by themselves.
 fn is_part(name: &str) -> bool {
-    let plain = [".gz", ".lz4", ".zst"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name);
+    let plain = unpacked(name);
     let stem = plain.strip_suffix(".dat").unwrap_or_default();
     let stem = stem.strip_prefix("blob_").unwrap_or(stem);
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -4,10 +4,12 @@
 //! has no room for a header is zeros. A log that was cut between two records looks whole; which files belong to an export is said by its
 //! metadata, whose records name them.
 
+use std::collections::HashSet;
+
 use super::bytes::{Gather, Search, little, skip};
 use super::checksum::{self, Digest32};
 use super::pg_archive::Wanted;
-use super::{Parser, complete, incomplete};
+use super::{Parser, complete, incomplete, unknown};
 use crate::format::dump::Dump;
 use crate::limits::*;
 
@@ -37,14 +39,26 @@ enum State {
 struct Names {
     search: Search,
     digits: Option<String>,
-    found: Vec<Wanted>,
+    found: HashSet<String>,
+    /// There are more than are kept track of.
+    is_full: bool,
+    /// Those that were found, by number, known at the end.
+    wanted: Vec<Wanted>,
 }
+
+/// Digits of a number that a file may be called by.
+const DIGITS_MAX: usize = 20;
 
 impl LevelDbLog {
     /// `lists_outputs`: whether this is metadata, whose records name the files of an export.
     pub fn new(lists_outputs: bool) -> Self {
-        let names = Names { search: Search::new(b"output-", b""), digits: None, found: Vec::new() };
-        let names = lists_outputs.then_some(names);
+        let names = lists_outputs.then(|| Names {
+            search: Search::new(b"output-", b""),
+            digits: None,
+            found: HashSet::new(),
+            is_full: false,
+            wanted: Vec::new(),
+        });
         Self { state: State::Header, gather: Gather::default(), room: BLOCK_BYTES, is_open: false, records: 0, names }
     }
 
@@ -127,7 +141,8 @@ impl Names {
         while !rest.is_empty() {
             if let Some(digits) = &mut self.digits {
                 let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-                digits.extend(rest[..count].iter().take(20).map(|byte| char::from(*byte)));
+                let room = DIGITS_MAX.saturating_sub(digits.len());
+                digits.extend(rest[..count].iter().take(room).map(|byte| char::from(*byte)));
                 rest = &rest[count..];
                 if !rest.is_empty() {
                     self.record_ended();
@@ -144,10 +159,19 @@ impl Names {
         self.search = Search::new(b"output-", b"");
         let Some(digits) = self.digits.take() else { return };
         let name = format!("output-{digits}");
-        let is_new = !digits.is_empty() && self.found.iter().all(|found| found.name != name);
-        if is_new && self.found.len() < DUMP_PARTS_MAX / 64 {
-            self.found.push(Wanted { name, table: String::new() });
+        if digits.is_empty() || self.found.contains(&name) {
+            return;
         }
+        match self.found.len() < DUMP_PARTS_MAX {
+            true => drop(self.found.insert(name)),
+            false => self.is_full = true,
+        }
+    }
+
+    fn list(&mut self) {
+        let mut names: Vec<String> = self.found.drain().collect();
+        names.sort_unstable_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+        self.wanted = names.into_iter().map(|name| Wanted { name, table: String::new() }).collect();
     }
 }
 
@@ -162,10 +186,15 @@ impl Parser for LevelDbLog {
     }
 
     fn finish(&mut self) -> Dump {
+        if let Some(names) = &mut self.names {
+            names.list();
+        }
+        let is_full = self.names.as_ref().is_some_and(|names| names.is_full);
         let judged = match &self.state {
             State::Broken(why) => incomplete(*why),
             State::Data { .. } => incomplete("it ends in the middle of a record"),
             State::Header if !self.gather.is_empty() || self.is_open => incomplete("it ends in the middle of a record"),
+            _ if is_full => unknown("it names more outputs than are kept track of"),
             // The rest of a block may be left out at the end.
             State::Header | State::Trailer(_) => complete(),
         };
@@ -173,6 +202,6 @@ impl Parser for LevelDbLog {
     }
 
     fn wanted(&self) -> Option<&[Wanted]> {
-        self.names.as_ref().map(|names| &names.found[..])
+        self.names.as_ref().map(|names| &names.wanted[..])
     }
 }

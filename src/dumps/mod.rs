@@ -15,6 +15,7 @@ mod load;
 mod lz4;
 mod mongo;
 mod mysql;
+mod objects;
 mod pg_archive;
 mod postgres;
 mod redis;
@@ -70,6 +71,8 @@ pub enum Format {
     PgDumpCustom,
     PgDumpFolder,
     PgDumpRows,
+    /// The list of large objects in such a folder.
+    PgDumpObjects,
     Mysqldump,
     MongoArchive,
     Bson,
@@ -117,6 +120,7 @@ impl Format {
             _ if is_record(head) && file.strip_prefix(b"output-").is_some_and(is_number) => Self::FirestoreOutput,
             _ if is_record(head) && file.ends_with(b"export_metadata") => Self::FirestoreMetadata,
             _ if file.strip_suffix(b".dat").is_some_and(is_number) => Self::PgDumpRows,
+            [b'0'..=b'9', ..] if file.starts_with(b"blobs") && file.ends_with(b".toc") => Self::PgDumpObjects,
             _ => return None,
         })
     }
@@ -129,6 +133,7 @@ impl Format {
             Self::PgDumpCustom => "pg_dump custom",
             Self::PgDumpFolder => "pg_dump directory",
             Self::PgDumpRows => "pg_dump rows",
+            Self::PgDumpObjects => "pg_dump large objects",
             Self::Mysqldump => "mysqldump",
             Self::MongoArchive => "mongodump archive",
             Self::Bson => "bson",
@@ -156,6 +161,7 @@ impl Format {
             Self::PgDumpAll => Box::new(postgres::Postgres::new(true)),
             Self::PgDumpCustom | Self::PgDumpFolder => Box::new(pg_archive::PgArchive::default()),
             Self::PgDumpRows => Box::new(rows::Rows::default()),
+            Self::PgDumpObjects => Box::new(objects::Objects::default()),
             Self::Mysqldump => Box::new(mysql::Mysql::default()),
             Self::MongoArchive => Box::new(mongo::MongoArchive::default()),
             Self::Bson => Box::new(mongo::Bson::default()),
@@ -282,7 +288,7 @@ impl Judge {
     fn recognise(&mut self) {
         let State::Head(head) = &self.state else { return };
         let format = Format::of(&self.name, head).filter(|format| match self.scope {
-            Scope::Stream => *format != Format::PgDumpRows,
+            Scope::Stream => !matches!(format, Format::PgDumpRows | Format::PgDumpObjects),
             Scope::File if format.is_compressed() => is_called_dump(&self.name) || is_rows(unpacked_name(&self.name)),
             Scope::File if *format == Format::Sqlite => is_called_dump(&self.name),
             Scope::File => true,
@@ -331,11 +337,13 @@ pub struct Judged {
 /// What is in a compressed stream.
 struct Inside {
     judge: Option<Judge>,
+    /// Why it is not unpacked any more.
+    gave_up: Option<&'static str>,
 }
 
 impl Inside {
     fn new(judge: Judge) -> Self {
-        Self { judge: Some(judge) }
+        Self { judge: Some(judge), gave_up: None }
     }
 
     fn feed(&mut self, bytes: &[u8]) {
@@ -345,14 +353,18 @@ impl Inside {
     }
 
     /// Nothing more will be unpacked.
-    fn give_up(&mut self) {
-        self.judge = None;
+    fn give_up(&mut self, why: &'static str) {
+        (self.judge, self.gave_up) = (None, Some(why));
     }
 
     /// The verdict on a compressed stream that is whole: that on what is in it, where that is of a known format.
     fn finish(&mut self, compression: &str) -> Dump {
         let inner = self.judge.take().and_then(Judge::finish);
-        let found = inner.map_or_else(complete, |inner| inner.dump);
+        let found = match (self.gave_up, inner) {
+            (Some(why), _) => unknown(why),
+            (None, Some(inner)) => inner.dump,
+            (None, None) => complete(),
+        };
         Dump { compression: compression.into(), ..found }
     }
 
@@ -371,6 +383,9 @@ pub fn unexpected(dump: Option<Dump>, name: &[u8], expected: &str) -> Dump {
         "unknown" => (Verdict::Incomplete, format!("it is no {expected}")),
         "lz4" | "xz" | "bzip2" | "zip" if found.verdict == Verdict::Complete => (Verdict::Unknown, "what is in it is not looked at".into()),
         "lz4" | "xz" | "bzip2" | "zip" => (found.verdict, found.why.clone()),
+        // Cut before anything could be seen of what is in it, or not unpacked here: that says more.
+        "gzip" | "zstd" if found.verdict == Verdict::Incomplete => (found.verdict, found.why.clone()),
+        "zstd" if found.verdict == Verdict::Unknown => (found.verdict, found.why.clone()),
         other => (Verdict::Incomplete, format!("it is {other} and not {expected}")),
     };
     Dump { verdict, why, ..found }

@@ -154,9 +154,9 @@ impl MongoArchive {
             }
             Part::Announced => {
                 let kind = document.text("type").unwrap_or_default();
-                let is_view = memchr::memmem::find(&kept, b"\"viewOn\"").is_some();
                 let name = document.namespace();
-                let is_without_end = kind == "view" || kind == "timeseries" || is_view;
+                // Older versions do not tell the kind.
+                let is_without_end = kind == "view" || kind == "timeseries" || kind.is_empty() && document.is_view();
                 self.order.push(name.clone());
                 self.collections.insert(name, Collection { is_without_end, ..Collection::default() });
             }
@@ -223,6 +223,13 @@ impl<'a> Fields<'a> {
         if database.is_empty() { collection } else { format!("{database}.{collection}") }
     }
 
+    /// Whether its metadata, which is JSON, is that of a view.
+    fn is_view(&self) -> bool {
+        let metadata = self.value("metadata", 2).and_then(|value| value.get(4..value.len() - 1));
+        let metadata: Option<serde_json::Value> = metadata.and_then(|metadata| serde_json::from_slice(metadata).ok());
+        metadata.is_some_and(|metadata| metadata["options"]["viewOn"].is_string())
+    }
+
     fn text(&self, name: &str) -> Option<String> {
         self.value(name, 2).map(|value| text(value.get(4..value.len() - 1).unwrap_or_default()))
     }
@@ -265,7 +272,10 @@ impl Parser for MongoArchive {
     }
 
     fn finish(&mut self) -> Dump {
-        self.put_back();
+        // Behind a segment that says so, the current collection has ended, and others have their numbers already.
+        if self.part == Part::Documents {
+            self.put_back();
+        }
         let mut tables = Tables::default();
         for name in &self.order {
             if let Some(collection) = self.collections.get(name).filter(|collection| !collection.is_without_end) {

@@ -6,13 +6,16 @@
 
 use super::bytes::{Line, Search, Tables, Tail, text, word};
 use super::{Parser, complete, incomplete, unknown};
-use crate::format::dump::Dump;
+use crate::format::dump::{Dump, Verdict};
 use crate::limits::*;
 
 pub struct Mysql {
     search: Search,
     line: Line,
     is_in_comment: bool,
+    head: Head,
+    /// A dump began before the one before it had ended.
+    overlaps: bool,
     tail: Tail,
     tables: Tables,
     /// The database that tables belong to, where there may be several.
@@ -25,6 +28,16 @@ pub struct Mysql {
     is_unordered: bool,
     is_ordered: bool,
     has_date: bool,
+}
+
+/// How far the head of a dump was seen that has not ended.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Head {
+    None,
+    /// The program's name.
+    Program,
+    /// The server's version, a few lines behind it.
+    Server,
 }
 
 /// What a table's definition says of the order in which its rows come.
@@ -63,6 +76,8 @@ impl Default for Mysql {
             search: search(),
             line: Line::default(),
             is_in_comment: false,
+            head: Head::None,
+            overlaps: false,
             tail: Tail::new(DUMP_TAIL_BYTES),
             tables: Tables::default(),
             database: String::new(),
@@ -85,10 +100,15 @@ impl Mysql {
         }
         if let Some(rest) = line.strip_prefix(b"MySQL dump ") {
             (self.producer, self.version) = ("mysqldump", text(version(rest)));
+            self.begins(Head::Program);
         } else if let Some(rest) = line.strip_prefix(b"MariaDB dump ") {
             (self.producer, self.version) = ("mariadb-dump", text(version(rest)));
+            self.begins(Head::Program);
         } else if let Some(version) = line.strip_prefix(b"Server version\t") {
             self.server = text(word(version));
+            self.begins(Head::Server);
+        } else if line.starts_with(b"Dump completed") {
+            self.head = Head::None;
         } else if let Some(name) = line.strip_prefix(b"Current Database: ") {
             self.database = format!("{}.", unquoted(name));
         } else if let Some(name) = line.strip_prefix(b"Table structure for table ") {
@@ -99,7 +119,21 @@ impl Mysql {
         }
     }
 
+    /// A line of a head. The first of a second dump may hang on what was cut of the one before, and be missed.
+    fn begins(&mut self, line: Head) {
+        self.overlaps |= self.head >= line;
+        self.head = line;
+    }
+
     fn judge(&mut self) -> Dump {
+        let judged = self.judge_end();
+        match judged.verdict {
+            Verdict::Complete if self.overlaps => unknown("a second dump begins in it before the first one has ended"),
+            _ => judged,
+        }
+    }
+
+    fn judge_end(&mut self) -> Dump {
         if self.producer.is_empty() {
             return unknown("its comments were switched off (--compact, --skip-comments), and with them the closing line");
         }

@@ -13,6 +13,8 @@ use crate::limits::*;
 
 const CLOSING: &[u8] = b"\n-- PostgreSQL database dump complete\n--";
 const CLOSING_OF_CLUSTER: &[u8] = b"\n-- PostgreSQL database cluster dump complete\n--";
+/// How a database's dump begins. With the lines around it: a row may look like the one in the middle.
+const OPENING: &[u8] = b"\n-- PostgreSQL database dump\n--\n\n";
 /// Newlines are counted in pieces that fit the nearest cache.
 const BLOCK_BYTES: usize = 32 << 10;
 /// Lines between a table's heading and its rows.
@@ -53,6 +55,8 @@ enum Place {
         table: String,
         rows: u64,
         end: Search,
+        /// Of a dump that begins here, because the one before was cut.
+        opening: Search,
     },
 }
 
@@ -107,7 +111,7 @@ impl Postgres {
     fn before_rows(&mut self, table: String, lines_left: u8) -> Place {
         let line = self.line.start();
         if line.starts_with(b"COPY ") && self.line.end().ends_with(b" FROM stdin;") {
-            return Place::Rows { table, rows: 0, end: Search::new(b"\n\\.\n", b"\n") };
+            return Place::Rows { table, rows: 0, end: Search::new(b"\n\\.\n", b"\n"), opening: Search::new(OPENING, b"\n") };
         }
         let is_preparation = line.is_empty() || line == b"--" || line.starts_with(b"SET ") || line.starts_with(b"ALTER TABLE ");
         if lines_left > 0 && is_preparation {
@@ -148,11 +152,12 @@ impl Postgres {
                     self.place = Place::Comment;
                 }
             },
-            Place::Rows { table, rows, end } => {
+            Place::Rows { table, rows, end, opening } => {
                 let block = &input[..input.len().min(BLOCK_BYTES)];
                 let found = end.find(block);
                 let seen = &block[..found.unwrap_or(block.len())];
                 *rows += memchr::memchr_iter(b'\n', seen).count() as u64;
+                self.overlaps |= opening.find(seen).is_some();
                 *input = &input[seen.len()..];
                 if found.is_some() {
                     // The line that ends the rows has a newline too.

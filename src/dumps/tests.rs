@@ -30,7 +30,7 @@ const SAMPLES: &[Expected] = &[
     ("sqlite.db", "sqlite", "", "", 0, None),
     ("files.tar", "tar", "", "", 0, None),
     ("files.zip", "zip", "zip", "", 0, None),
-    ("mongodump.archive", "mongodump archive", "", "100.9.4", 3, Some(60)),
+    ("mongodump.archive", "mongodump archive", "", "100.9.4", 3, Some(51)),
     ("people.bson", "bson", "", "", 0, Some(30)),
     ("output-0", "firestore output", "", "", 0, Some(40)),
 ];
@@ -82,7 +82,7 @@ fn person(number: u64) -> Vec<u8> {
     document(&[("_id", Number(number)), ("name", Text("somebody"))])
 }
 
-/// Three collections and a view, the first two in turns.
+/// Three collections and a view, the first two in turns, of 30 and 21 documents.
 fn mongo_archive() -> Vec<u8> {
     mongo_archive_and_documents().0
 }
@@ -101,7 +101,8 @@ fn mongo_archive_and_documents() -> (Vec<u8>, Vec<std::ops::Range<usize>>) {
     let mut checksums = [checksum::ecma(), checksum::ecma()];
     for round in 0..3 {
         for (name, crc) in ["people", "letters"].into_iter().zip(&mut checksums) {
-            let documents: Vec<u8> = (round * 10..round * 10 + 10).flat_map(person).collect();
+            let count = if name == "people" { 10 } else { 7 };
+            let documents: Vec<u8> = (round * 10..round * 10 + count).flat_map(person).collect();
             crc.update(&documents);
             bytes.extend(head(name, false, 0));
             ranges.push(bytes.len()..bytes.len() + documents.len());
@@ -198,7 +199,7 @@ fn tables_are_named_and_counted() {
     let tables = ["empty", "odd `name`", "people"];
     assert_eq!(names("mariadb-dump.sql"), tables.map(|name| (name.to_owned(), None)));
     assert_eq!(names("redis.rdb"), [("db0".to_owned(), Some(23))]);
-    let collections = [("shop.people", 30), ("shop.letters", 30), ("shop.empty", 0)];
+    let collections = [("shop.people", 30), ("shop.letters", 21), ("shop.empty", 0)];
     assert_eq!(names("mongodump.archive"), collections.map(|(name, rows)| (name.to_owned(), Some(rows))));
     assert_eq!(judge("redis.rdb", &sample("redis.rdb")).unwrap().server, "7.0.15");
 }
@@ -347,10 +348,14 @@ fn text_in_rows_does_not_fool_anybody() {
     check("x", &twice[..whole.len() + 300], Verdict::Incomplete, "closing line is missing");
     let first_cut = [&whole[..whole.len() - 500], b"\n", &whole[..]].concat();
     check("x", &first_cut, Verdict::Unknown, "a second dump begins");
-    check("x", &[&whole[..], b"vacuum analyze;\n"].concat(), Verdict::Unknown, "something follows");
-    // Without \restrict, as older versions write it.
-    let text = String::from_utf8(whole).unwrap();
+    // Without \restrict, as older versions write it; cut among rows, which go on to the end of the second one's.
+    let text = String::from_utf8(whole.clone()).unwrap();
     let old: String = text.lines().filter(|line| !line.contains("restrict ")).map(|line| format!("{line}\n")).collect();
+    let row = old.find("\n\\.\n").unwrap();
+    for at in [row - 3, row + 1] {
+        check("x", &[&old.as_bytes()[..at], old.as_bytes()].concat(), Verdict::Unknown, "a second dump begins");
+    }
+    check("x", &[&whole[..], b"vacuum analyze;\n"].concat(), Verdict::Unknown, "something follows");
     check("x", old.as_bytes(), Verdict::Complete, "");
     let end = text.rfind("\\unrestrict").unwrap();
     check("x", &text.as_bytes()[..end], Verdict::Incomplete, "its last line is missing");
@@ -366,6 +371,11 @@ fn dumps_without_a_closing_line_are_unknown() {
     check("x", &[&whole[..], &whole[..]].concat(), Verdict::Complete, "");
     check("x", &[&whole[..], &whole[..2000]].concat(), Verdict::Incomplete, "closing line is missing");
     check("x", &[&whole[..], b"flush tables;\n"].concat(), Verdict::Unknown, "something follows");
+    // Several one after the other, of which one was cut.
+    for at in [100, 2000, 2001, whole.len() - 100, whole.len() - 40] {
+        check("x", &[&whole[..at], &whole[..]].concat(), Verdict::Unknown, "a second dump begins");
+        check("x", &[&whole[..], &whole[..at], &whole[..]].concat(), Verdict::Unknown, "a second dump begins");
+    }
     let mut redis = sample("redis.rdb");
     let end = redis.len() - 8;
     redis[end..].fill(0);
@@ -379,6 +389,25 @@ fn a_collection_without_its_end_is_missed() {
     check("x", &whole[..whole.len() - last], Verdict::Incomplete, "collection shop.people has no end");
     let twice = [&whole[..], &whole[whole.len() - last..]].concat();
     check("x", &twice, Verdict::Incomplete, "goes on behind its end");
+}
+
+#[test]
+fn views_need_no_end_and_all_others_do() {
+    let archive = |kind, metadata| {
+        let announced = [("db", Text("shop")), ("collection", Text("x")), ("metadata", Text(metadata)), ("type", Text(kind))];
+        [vec![0x6d, 0xe2, 0x99, 0x81], document(&[("version", Text("0.1"))]), document(&announced), vec![0xff; 4]].concat()
+    };
+    let view = r#"{"options":{"viewOn":"orders","pipeline":[]},"indexes":[]}"#;
+    let rule = r#"{"options":{"validator":{"viewOn":"x","note":"\"viewOn\""}},"indexes":[]}"#;
+    for (kind, metadata, verdict) in [
+        ("view", "{}", Verdict::Complete),
+        ("", view, Verdict::Complete),
+        ("", rule, Verdict::Incomplete),
+        ("", "{}", Verdict::Incomplete),
+        ("collection", view, Verdict::Incomplete),
+    ] {
+        check("x", &archive(kind, metadata), verdict, "");
+    }
 }
 
 #[test]
@@ -444,6 +473,44 @@ fn several_members_frames_and_streams() {
     check("x", &packed[..len], Verdict::Incomplete, "its closing line is missing");
 }
 
+/// As `zstd` packs a stream of unknown length with a window of that size.
+fn with_window(text: &[u8], log: u32) -> Vec<u8> {
+    let mut packer = zstd_safe::CCtx::create();
+    packer.set_parameter(zstd_safe::CParameter::WindowLog(log)).unwrap();
+    let mut packed = vec![0; 40_000];
+    let mut output = zstd_safe::OutBuffer::around(&mut packed[..]);
+    let mut input = zstd_safe::InBuffer::around(text);
+    while input.pos() < text.len() {
+        packer.compress_stream(&mut output, &mut input).unwrap();
+    }
+    while packer.end_stream(&mut output).unwrap() > 0 {}
+    let len = output.pos();
+    packed.truncate(len);
+    packed
+}
+
+#[test]
+fn what_cannot_be_unpacked_here_is_not_called_wrong() {
+    let text = sample("pg_dump.sql");
+    let expected = |bytes: &[u8]| {
+        let dump = unexpected(judge("x", bytes), b"x", "pg_dump");
+        (dump.verdict, dump.why)
+    };
+    check("x", &with_window(&text, 20), Verdict::Complete, "");
+    assert_eq!(judge("x", &with_window(&text, 20)).unwrap().format, "pg_dump");
+    // zstd --long
+    let large = with_window(&text, 27);
+    check("x", &large, Verdict::Unknown, "its window is too large");
+    assert_eq!(expected(&large).0, Verdict::Unknown);
+    check("x", &large[..large.len() - 1], Verdict::Incomplete, "in the middle of a zstd frame");
+    // Of another kind, cut or not.
+    let other = with_window(b"an error message", 20);
+    assert_eq!(expected(&other), (Verdict::Incomplete, "it is zstd and not pg_dump".into()));
+    assert_eq!(expected(&other[..other.len() - 1]), (Verdict::Incomplete, "it ends in the middle of a zstd frame".into()));
+    assert_eq!(expected(&sample("pg_dump.sql.gz")[..300]).1, "it ends before the gzip stream does");
+    assert_eq!(expected(&sample("mariadb-dump.sql")), (Verdict::Incomplete, "it is mysqldump and not pg_dump".into()));
+}
+
 /// A folder of the samples as a backup sees it.
 fn folder(name: &str, change: impl Fn(&str, &mut Vec<u8>) -> bool) -> Option<Dump> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samples").join(name);
@@ -474,6 +541,14 @@ fn a_folder_of_pg_dump_needs_all_its_files() {
         let without = folder(name, |name, _| !name.starts_with("3357")).unwrap();
         assert_eq!(without.verdict, Verdict::Incomplete);
         assert!(without.why.contains("3357.dat the first"), "{}", without.why);
+        // A large object, which only the list of these names, and that list itself.
+        let without = folder(name, |name, _| !name.starts_with("blob_16410")).unwrap();
+        assert_eq!((without.verdict, without.why.as_str()), (Verdict::Incomplete, "1 of its files missing, blob_16410.dat the first"));
+        let cut_objects = |name: &str, bytes: &mut Vec<u8>| {
+            bytes.truncate(if name == "blobs.toc" { bytes.len() - 1 } else { bytes.len() });
+            true
+        };
+        assert!(folder(name, cut_objects).unwrap().why.contains("blobs.toc: it ends in the middle of a line"));
         let cut = |name: &str, bytes: &mut Vec<u8>| {
             if name.starts_with("3356") {
                 bytes.truncate(bytes.len() - 3);
@@ -510,6 +585,25 @@ fn an_export_of_firestore_needs_all_its_outputs() {
     let mut cut = outputs.clone();
     cut[1].1.truncate(40_000);
     assert_eq!(verdict(&cut).verdict, Verdict::Incomplete);
+}
+
+#[test]
+fn all_outputs_of_an_export_are_kept_track_of_or_it_is_unknown() {
+    let judged = |count: usize| {
+        let names: Vec<u8> = (0..count).chain(0..count).flat_map(|number| format!("output-{number} ").into_bytes()).collect();
+        let mut judge = Judge::file(b"all.export_metadata");
+        judge.feed(&log(&[names]));
+        judge.finish().unwrap()
+    };
+    let many = judged(10_000);
+    assert_eq!((many.dump.verdict, many.wanted.as_ref().unwrap().len()), (Verdict::Complete, 10_000));
+    let mut folder = Folder::default();
+    folder.add("all.export_metadata", many);
+    (0..9_999).for_each(|number| folder.add_unjudged(&format!("output-{number}"), 1));
+    let dump = folder.finish().unwrap();
+    assert_eq!((dump.verdict, dump.why.as_str()), (Verdict::Incomplete, "1 of its files missing, output-9999 the first"));
+    let dump = judged(DUMP_PARTS_MAX + 1).dump;
+    assert!(dump.verdict == Verdict::Unknown && dump.why.contains("more outputs"), "{dump:?}");
 }
 
 #[test]

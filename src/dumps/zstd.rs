@@ -44,6 +44,10 @@ impl Zstd {
             // Only to bound memory: what does not unpack is still followed block by block.
             let _ = context.set_parameter(DParameter::WindowLogMax(DUMP_WINDOW_LOG_MAX));
         }
+        let mut inside = Inside::new(judge);
+        if unpacker.is_none() {
+            inside.give_up("there was no memory to unpack it");
+        }
         Self {
             state: State::Magic,
             gather: Gather::default(),
@@ -52,7 +56,7 @@ impl Zstd {
             unpacker,
             output: vec![0; OUTPUT_BYTES],
             is_damaged: false,
-            inside: Inside::new(judge),
+            inside,
         }
     }
 
@@ -146,7 +150,10 @@ impl Zstd {
                     let name = zstd_safe::get_error_name(code);
                     let is_beyond_us = ["memory", "ictionary", "upported"].iter().any(|word| name.contains(word));
                     self.is_damaged |= !is_beyond_us;
-                    self.inside.give_up();
+                    self.inside.give_up(match name.contains("memory") {
+                        true => "its window is too large to be unpacked here (more than 32 MiB), so what is in it was not looked at",
+                        false => "it needs what is not here to be unpacked (a dictionary), so what is in it was not looked at",
+                    });
                     self.unpacker = None;
                     return;
                 }

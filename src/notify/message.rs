@@ -190,7 +190,7 @@ fn plain(text: &str) -> String {
     show_bytes(text.as_bytes())
 }
 
-/// What of a report leaves this machine: not what commands said, which may be anything.
+/// What of a report leaves this machine: of what commands said only what stands in the error and the warnings, without the secrets they got.
 fn summary(report: &Report) -> Value {
     let mut value = json!({
         "time": report.time,

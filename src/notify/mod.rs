@@ -22,7 +22,7 @@ pub use message::{Event, Message};
 use crate::config::{FetchSecret, Notify, SecretFrom};
 use crate::format::report::{Did, Outcome, Report};
 use channels::Channel;
-use told::{Key, Known, Told, Trouble};
+use told::{Key, Note, Told, Trouble};
 
 /// All that is told at a time.
 pub const WAIT: Duration = Duration::from_secs(10);
@@ -88,59 +88,53 @@ impl Notifier {
             pings = self.pings(job, &Message::of_report(event, report));
         }
         let key = Key::new(kind, &report.host, job);
-        let (message, before) = if is_good {
-            match self.told.recover(&key) {
-                Some(trouble) => {
-                    (Some(Message { since: Some(trouble.since), ..Message::of_report(Event::Recovered, report) }), Some(trouble))
-                }
-                None if self.config.on_success => (Some(Message::of_report(Event::Succeeded, report)), None),
-                None => (None, None),
+        // What fails in another way is other trouble.
+        let way = report.exit_code.to_string();
+        let (message, notes) = match (is_good, self.told.find(&key)) {
+            (true, Some(trouble)) => {
+                let message = Message { since: Some(trouble.since), ..Message::of_report(Event::Recovered, report) };
+                (message, vec![Note::Over(key)])
             }
-        } else {
-            let message = Message::of_report(Event::Failed, report);
-            // What fails in another way is other trouble.
-            match self.told.take(&key, &report.exit_code.to_string(), &message.title, now, self.repeat_after()) {
-                Known::ToldAlready => (None, None),
-                Known::ToTell(before) => (Some(message), before),
+            (true, None) if self.config.on_success => (Message::of_report(Event::Succeeded, report), Vec::new()),
+            (false, _) if !self.told.is_told(&key, &way, now, self.repeat_after()) => {
+                let message = Message::of_report(Event::Failed, report);
+                let note = Note::Trouble { key, way, message: message.title.clone() };
+                (message, vec![note])
             }
+            _ => return warnings(self.send(pings, WAIT)),
         };
-        let Some(message) = message else { return warnings(self.send(pings, WAIT)) };
-        self.tell(pings, message, vec![(key, before)])
+        self.tell(pings, message, notes, now)
     }
 
     /// What is missed now, of the whole repository. What was missed and is no more has recovered. Returns warnings.
     pub fn missed(&self, missing: &[Missing], now: Timestamp) -> Vec<String> {
         let keys: Vec<Key> = missing.iter().map(Key::of_missing).collect();
-        let mut over = Vec::new();
-        for key in self.told.keys(told::MISSED).into_iter().filter(|key| !keys.contains(key)) {
-            // Another process may have told it meanwhile.
-            if let Some(trouble) = self.told.recover(&key) {
-                over.push((key, trouble));
-            }
-        }
+        let over = self.told.all(told::MISSED).into_iter().filter(|(key, _)| !keys.contains(key)).collect();
         let mut found = self.still_missed(missing, now);
-        if !over.is_empty() {
-            let was: Vec<Missing> = over.iter().map(|(key, trouble)| key.to_missing(trouble)).collect();
-            let since = over.iter().map(|(_, trouble)| trouble.since).min();
-            let message = Message { since, ..Message::of_missing(Event::Recovered, &was, now) };
-            found.extend(self.tell(Vec::new(), message, over.into_iter().map(|(key, trouble)| (key, Some(trouble))).collect()));
-        }
+        found.extend(self.met_again(over, now));
         found
+    }
+
+    /// This objective is met; if it was told as missed, that is over. Returns warnings.
+    pub fn met(&self, objective: &str, now: Timestamp) -> Vec<String> {
+        self.met_again(self.told.all(&format!("{}{objective}\n", told::MISSED)), now)
+    }
+
+    fn met_again(&self, over: Vec<(Key, Trouble)>, now: Timestamp) -> Vec<String> {
+        let Some(since) = over.iter().map(|(_, trouble)| trouble.since).min() else { return Vec::new() };
+        let was: Vec<Missing> = over.iter().map(|(key, trouble)| key.to_missing(trouble)).collect();
+        let message = Message { since: Some(since), ..Message::of_missing(Event::Recovered, &was, now) };
+        self.tell(Vec::new(), message, over.into_iter().map(|(key, _)| Note::Over(key)).collect(), now)
     }
 
     /// What is missed now, where not everything could be looked at. Returns warnings.
     pub fn still_missed(&self, missing: &[Missing], now: Timestamp) -> Vec<String> {
-        let (mut fresh, mut undo) = (Vec::new(), Vec::new());
-        for one in missing {
-            let key = Key::of_missing(one);
-            if let Known::ToTell(before) = self.told.take(&key, "", &one.message, now, self.repeat_after()) {
-                fresh.push(one.clone());
-                undo.push((key, before));
-            }
-        }
+        let is_fresh = |one: &&Missing| !self.told.is_told(&Key::of_missing(one), "", now, self.repeat_after());
+        let fresh: Vec<Missing> = missing.iter().filter(is_fresh).cloned().collect();
+        let note = |one: &Missing| Note::Trouble { key: Key::of_missing(one), way: String::new(), message: one.message.clone() };
         match fresh.is_empty() {
             true => Vec::new(),
-            false => self.tell(Vec::new(), Message::of_missing(Event::Missed, &fresh, now), undo),
+            false => self.tell(Vec::new(), Message::of_missing(Event::Missed, &fresh, now), fresh.iter().map(note).collect(), now),
         }
     }
 
@@ -152,16 +146,15 @@ impl Notifier {
         self.send(channels.into_iter().map(|channel| (channel, message.clone())).collect(), WAIT)
     }
 
-    /// Sends a message to everybody, beside the pings. If nobody could be reached, it is as if it had never been told.
-    fn tell(&self, pings: Vec<Errand>, message: Message, before: Vec<(Key, Option<Trouble>)>) -> Vec<String> {
+    /// Sends a message to everybody, beside the pings, and notes it if anybody was reached.
+    fn tell(&self, pings: Vec<Errand>, message: Message, notes: Vec<Note>, now: Timestamp) -> Vec<String> {
         let message = Arc::new(message);
         let first = pings.len();
         let mut errands = pings;
         errands.extend(self.channels().into_iter().map(|channel| (channel, message.clone())));
         let sent = self.send(errands, WAIT);
-        let told = &sent[first..];
-        if !told.is_empty() && told.iter().all(|attempt| attempt.error.is_some()) {
-            self.told.give_back(before);
+        if sent[first..].iter().any(|attempt| attempt.error.is_none()) {
+            self.told.note(notes, now);
         }
         warnings(sent)
     }

@@ -1,7 +1,8 @@
 //! What was told, so that nobody hears the same every five minutes: a small file in this host's state for each configuration.
 //!
-//! Several processes use it at once (a run, a cron job), so it is read and written under a lock. A file that cannot be read counts as
-//! empty and one that cannot be written is no obstacle: then something is told once more, which is better than not at all.
+//! It is noted when somebody was reached, and not before: a program that ends between the two tells it once more, which is better than
+//! not at all. For the same reason a file that cannot be read counts as empty, and one that cannot be written is no obstacle. Several
+//! processes use it at once (a run, a cron job), so it is read and written under a lock; if two find the same trouble, both may tell it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -55,12 +56,12 @@ pub struct Trouble {
     pub message: String,
 }
 
-/// Whether trouble is to be told.
-#[derive(Debug, PartialEq)]
-pub enum Known {
-    ToldAlready,
-    /// It is noted as told from now on. What was noted before, to be given back if nobody could be reached.
-    ToTell(Option<Trouble>),
+/// What is to be noted when somebody was told.
+pub enum Note {
+    /// Trouble, in this way, and in these words.
+    Trouble { key: Key, way: String, message: String },
+    /// It is over.
+    Over(Key),
 }
 
 type Troubles = BTreeMap<String, Trouble>;
@@ -77,46 +78,42 @@ impl Told {
         Self { file: folder.map(|folder| folder.join(format!("{}.told", &name[..16]))) }
     }
 
-    /// Notes that trouble is told now, unless it need not be.
-    pub fn take(&self, key: &Key, way: &str, message: &str, now: Timestamp, repeat: Duration) -> Known {
+    /// Whether trouble was told so lately that it need not be told again.
+    pub fn is_told(&self, key: &Key, way: &str, now: Timestamp, repeat: Duration) -> bool {
         // A nightly job that fails a little earlier than yesterday is told nevertheless.
         let repeat = repeat.mul_f64(0.875).as_secs_f64();
-        self.change(|troubles| {
-            let before = troubles.get(&key.0).cloned();
-            if let Some(told) = before.as_ref().and_then(|trouble| trouble.told.get(way)) {
-                let passed = now.duration_since(*told);
-                // A clock that was set back would be silent for long.
-                if !passed.is_negative() && passed.as_secs_f64() < repeat {
-                    return Known::ToldAlready;
-                }
-            }
-            let fresh = || Trouble { since: now, told: BTreeMap::new(), message: message.into() };
-            let trouble = troubles.entry(key.0.clone()).or_insert_with(fresh);
-            trouble.told.insert(way.into(), now);
-            Known::ToTell(before)
-        })
+        let told = self.find(key).and_then(|trouble| trouble.told.get(way).copied());
+        // A clock that was set back would be silent for long.
+        told.map(|told| now.duration_since(told)).is_some_and(|passed| !passed.is_negative() && passed.as_secs_f64() < repeat)
     }
 
-    /// Nobody could be told: as it was before.
-    pub fn give_back(&self, before: Vec<(Key, Option<Trouble>)>) {
+    /// Trouble that somebody was told of and that is not over.
+    pub fn find(&self, key: &Key) -> Option<Trouble> {
+        self.change(|troubles| troubles.get(&key.0).cloned())
+    }
+
+    /// All of these kinds.
+    pub fn all(&self, beginning: &str) -> Vec<(Key, Trouble)> {
+        let own = |troubles: &mut Troubles| {
+            let own = troubles.iter().filter(|(key, _)| key.starts_with(beginning));
+            own.map(|(key, trouble)| (Key(key.clone()), trouble.clone())).collect()
+        };
+        self.change(own)
+    }
+
+    /// Notes what was told now.
+    pub fn note(&self, notes: Vec<Note>, now: Timestamp) {
         self.change(|troubles| {
-            for (key, before) in before {
-                match before {
-                    Some(trouble) => drop(troubles.insert(key.0, trouble)),
-                    None => drop(troubles.remove(&key.0)),
+            for note in notes {
+                match note {
+                    Note::Trouble { key, way, message } => {
+                        let fresh = || Trouble { since: now, told: BTreeMap::new(), message };
+                        troubles.entry(key.0).or_insert_with(fresh).told.insert(way, now);
+                    }
+                    Note::Over(key) => drop(troubles.remove(&key.0)),
                 }
             }
         });
-    }
-
-    /// Forgets trouble that is over; nothing if nobody was told.
-    pub fn recover(&self, key: &Key) -> Option<Trouble> {
-        self.change(|troubles| troubles.remove(&key.0))
-    }
-
-    /// Keys of these kinds.
-    pub fn keys(&self, beginning: &str) -> Vec<Key> {
-        self.change(|troubles| troubles.keys().filter(|key| key.starts_with(beginning)).cloned().map(Key).collect())
     }
 
     fn change<T>(&self, work: impl FnOnce(&mut Troubles) -> T) -> T {

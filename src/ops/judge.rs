@@ -62,7 +62,7 @@ impl Verdicts {
             streams: self.streams.clone(),
             older: self.older.clone(),
             open: None,
-            folder: (Vec::new(), Folder::default()),
+            folders: Vec::new(),
         })
     }
 
@@ -116,8 +116,8 @@ struct Watched {
     older: HashMap<String, Dump>,
     /// The file that began last.
     open: Option<(Vec<u8>, Judge)>,
-    /// The folder that was seen last.
-    folder: (Vec<u8>, Folder),
+    /// The folder that was seen last, and those above it of which files were seen, the innermost last.
+    folders: Vec<(Vec<u8>, Folder)>,
 }
 
 impl Source for Watched {
@@ -127,7 +127,7 @@ impl Source for Watched {
             self.see(event, &slab.bytes);
         }
         if more == More::No {
-            self.enter(b"/");
+            while self.leave() {}
         }
         Ok(more)
     }
@@ -139,9 +139,6 @@ impl Watched {
             Event::Start { entry } => {
                 let is_stream = self.is_stream(&entry.path);
                 let judge = if is_stream { Judge::stream(&entry.path) } else { Judge::file(&entry.path) };
-                if !is_stream {
-                    self.enter(&entry.path);
-                }
                 self.open = Some((entry.path.clone(), judge));
             }
             Event::Bytes { range } => {
@@ -185,9 +182,9 @@ impl Watched {
         }
         let name = show_bytes(file_name(path));
         match judged {
-            None => self.folder.1.add_unjudged(&name, size),
+            None => self.enter(path).add_unjudged(&name, size),
             Some(judged) => {
-                if let Some(judged) = self.folder.1.add(&name, judged) {
+                if let Some(judged) = self.enter(path).add(&name, judged) {
                     self.push(judged.dump);
                 }
             }
@@ -198,12 +195,11 @@ impl Watched {
     /// A file that was not read.
     fn unchanged(&mut self, entry: &Entry) {
         let Node::File { content: Some(content) } = &entry.node else { return };
-        self.enter(&entry.path);
         let known = if self.older.is_empty() { None } else { self.older.remove(&show_bytes(&entry.path)) };
         match known {
-            None => self.folder.1.add_unjudged(&show_bytes(file_name(&entry.path)), content.size),
+            None => self.enter(&entry.path).add_unjudged(&show_bytes(file_name(&entry.path)), content.size),
             Some(dump) => {
-                if let Some(dump) = self.folder.1.add_known(dump, content.size) {
+                if let Some(dump) = self.enter(&entry.path).add_known(dump, content.size) {
                     self.push(dump);
                 }
             }
@@ -211,13 +207,24 @@ impl Watched {
         self.notice_journal(&entry.path, content.size);
     }
 
-    /// Judges the folder that was left, if another one is entered.
-    fn enter(&mut self, path: &[u8]) {
+    /// The folder of a file. Those that were left for it are judged; one above it is not left yet: more of its files may come.
+    fn enter(&mut self, path: &[u8]) -> &mut Folder {
         let folder = &path[..path.len() - file_name(path).len()];
-        if folder != self.folder.0 {
-            let left = std::mem::replace(&mut self.folder, (folder.to_vec(), Folder::default()));
-            left.1.finish().into_iter().for_each(|dump| self.push(dump));
+        while self.folders.last().is_some_and(|(open, _)| !folder.starts_with(open)) {
+            self.leave();
         }
+        if self.folders.last().is_none_or(|(open, _)| open != folder) {
+            self.folders.push((folder.to_vec(), Folder::default()));
+        }
+        let (_, folder) = self.folders.last_mut().expect("it was pushed if it was not there");
+        folder
+    }
+
+    /// Judges the innermost folder; false if there is none.
+    fn leave(&mut self) -> bool {
+        let Some((_, left)) = self.folders.pop() else { return false };
+        left.finish().into_iter().for_each(|dump| self.push(dump));
+        true
     }
 
     /// What SQLite has not put into its database yet lies in a file beside it.

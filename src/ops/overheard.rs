@@ -7,7 +7,7 @@ use crate::source::StderrSink;
 
 /// Listens to a command.
 #[derive(Clone, Default)]
-pub(super) struct Overheard(Arc<Mutex<Heard>>);
+pub struct Overheard(Arc<Mutex<Heard>>);
 
 #[derive(Default)]
 struct Heard {

@@ -33,6 +33,7 @@ use crate::ops::backup::{BackupOptions, BackupReport, Input, backup};
 use crate::ops::receipt::Receipts;
 use crate::progress::Progress;
 use crate::repo::Repository;
+use crate::ops::overheard::Overheard;
 use crate::source::{Patience, StderrSink};
 use hooks::Hook;
 use limited::Limited;
@@ -49,6 +50,8 @@ pub struct RunOptions {
     pub zone: TimeZone,
     pub level: Level,
     pub secrets: FetchSecret,
+    /// What a hook behind the backup may take where the job has no time-out.
+    pub hook_time: Duration,
     /// The exit code and the message of an error.
     pub tell: fn(&Error) -> (u8, String),
     /// Set when the user asks to stop.
@@ -104,6 +107,7 @@ pub fn run(repository: &Repository, job: &Job, options: &RunOptions, observer: &
         run: Run { job: job.name.clone(), ..Run::default() },
         begun: Instant::now(),
         said: Vec::new(),
+        overheard: Overheard::default(),
         backup: None,
         trouble: None,
         is_doubtful: false,
@@ -126,6 +130,8 @@ struct Course<'a> {
     begun: Instant,
     /// What the commands of the streams say.
     said: Vec<Arc<Said>>,
+    /// What of that sounds like trouble, with secrets blotted out.
+    overheard: Overheard,
     backup: Option<BackupReport>,
     /// What went wrong after the snapshot was saved: the worst exit code, and the first thing there is to say.
     trouble: Option<(u8, String)>,
@@ -192,7 +198,7 @@ impl Course<'_> {
             self.is_doubtful |= report.parts.iter().any(|(part, _)| part.name.trim_start_matches('/') == dump.path);
             self.trouble(4, format!("{} is INCOMPLETE: {}", dump.path, dump.why));
         }
-        report.said.iter().for_each(|line| self.warn(format!("a command said: {line}")));
+        self.overheard.lines().iter().for_each(|line| self.warn(format!("a command said: {line}")));
         self.backup = Some(report);
         Ok(())
     }
@@ -311,8 +317,11 @@ impl Course<'_> {
         let said = self.listen(hook.name());
         let patience = match hook {
             Hook::Before => self.patience(None),
-            // It has the whole time for itself: what was stopped must be started again.
-            _ => Patience { until: self.job.timeout.map(|total| (Instant::now() + total, total)), stall: None },
+            // It has the whole time for itself: what was stopped must be started again. But there is an end: report and messages wait.
+            _ => {
+                let total = self.job.timeout.unwrap_or(self.options.hook_time);
+                Patience { until: Some((Instant::now() + total, total)), stall: None }
+            }
         };
         // Whoever asks to stop does not mean that what was stopped shall stay so.
         let never = AtomicBool::new(false);
@@ -327,7 +336,17 @@ impl Course<'_> {
 
     /// Listens to a command, for the report and for whoever looks on.
     fn listen(&mut self, name: &str) -> Arc<Said> {
-        let said = Arc::new(Said::new(name, self.observer.said(name)));
+        self.listen_with(name, self.observer.said(name))
+    }
+
+    /// The same for a stream, of which also is told what it says and ends well nevertheless.
+    fn listen_closely(&mut self, name: &str) -> Arc<Said> {
+        // Behind the blotting: a warning goes further than the lines that somebody sees who looks on.
+        self.listen_with(name, self.overheard.listen(self.observer.said(name)))
+    }
+
+    fn listen_with(&mut self, name: &str, next: StderrSink) -> Arc<Said> {
+        let said = Arc::new(Said::new(name, next));
         self.said.push(said.clone());
         said
     }

@@ -97,7 +97,7 @@ pub fn paged<T>(rows: Vec<T>, page: usize, link: &str) -> (Vec<T>, String) {
     let shown: Vec<T> = rows.into_iter().skip(first).take(SERVE_PAGE_ROWS).collect();
     let mut links = String::new();
     if page > 0 {
-        let _ = write!(links, "<a href=\"{link}{}\">newer</a> ", page.min(all.div_ceil(SERVE_PAGE_ROWS)) - 1);
+        let _ = write!(links, "<a href=\"{link}{}\">newer</a> ", page.min(all.div_ceil(SERVE_PAGE_ROWS)).saturating_sub(1));
     }
     if first.saturating_add(shown.len()) < all {
         let _ = write!(links, "<a href=\"{link}{}\">older</a>", page + 1);
@@ -146,5 +146,6 @@ mod tests {
         let (none, links) = paged(rows, usize::MAX, "/x?page=");
         assert!(none.is_empty() && links.contains("/x?page=2\">newer"));
         assert_eq!(paged(vec![1], 0, "").1, "");
+        assert!(paged(Vec::<u8>::new(), 1, "/x?page=").1.contains("/x?page=0\">newer"));
     }
 }

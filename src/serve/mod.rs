@@ -97,8 +97,7 @@ impl Site {
         if let Err(error) = status.narrow(&jobs, &[]) {
             return Response::json(404, &json!({"status": "unknown", "error": error.to_string()}));
         }
-        let is_well = status.healthy && status.repository.snapshots_unreadable == 0;
-        Response::json(if is_well { 200 } else { 503 }, &health(&status))
+        Response::json(if status.is_well() { 200 } else { 503 }, &health(&status))
     }
 
     fn page(&self, view: &View, parts: &[&str], request: &Request) -> Response {

@@ -114,10 +114,13 @@ fn dumps_among_files_are_judged_and_remembered() {
     copy_folder(&samples().join("pg_dump.d"), &root.join("shop.d"));
     copy_folder(&samples().join("pg_dump-z0.d"), &root.join("shop0.d"));
     fs::remove_file(root.join("shop0.d/3358.dat")).unwrap();
+    // A folder whose place is among its files, with another list.
+    copy_folder(&samples().join("pg_dump-z0.d"), &root.join("shop.d/old"));
     let expected = [
         ("cut.sql", Verdict::Incomplete),
         ("whole.sql", Verdict::Complete),
         ("b.sqlite.bak", Verdict::Complete),
+        ("toc.dat", Verdict::Complete),
         ("toc.dat", Verdict::Complete),
         ("toc.dat", Verdict::Incomplete),
     ]
@@ -139,7 +142,8 @@ fn dumps_among_files_are_judged_and_remembered() {
     fs::write(root.join("b.sqlite.bak-journal"), "x").unwrap();
     save_tree(&bench.open(), root, &options()).unwrap();
     let verdicts = verdicts(&bench.open(), "latest");
-    assert_eq!(verdicts[2..4], [("b.sqlite.bak".to_owned(), Verdict::Unknown), ("toc.dat".to_owned(), Verdict::Unknown)]);
+    let changed = [("b.sqlite.bak", Verdict::Unknown), ("toc.dat", Verdict::Complete), ("toc.dat", Verdict::Unknown)];
+    assert_eq!(verdicts[2..5], changed.map(|(name, verdict)| (name.to_owned(), verdict)));
 
     let without = BackupOptions { expect: Expect::Nothing, ..options() };
     assert_eq!(save_tree(&bench.open(), root, &without).unwrap().dumps, []);

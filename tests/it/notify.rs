@@ -219,6 +219,31 @@ fn who_could_not_be_told_is_told_the_next_time() {
     assert_eq!(events(folder), ["recovered"]);
 }
 
+/// Whatever ends the program while it tells, nobody is left in the dark for a day.
+#[test]
+fn it_is_noted_only_when_somebody_was_told() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    // It notes what is noted while it is told.
+    let state = folder.join("state");
+    let line = format!("cat > {0}/message; cat {1}/*.told > {0}/during 2> {0}/none; true", folder.display(), state.display());
+    let notify = Notify { command: Some(["sh".into(), "-c".into(), line].to_vec()), ..Notify::default() };
+    let missing = Missing { host: "db1".into(), job: Some("orders".into()), objective: "max_age".into(), message: "old".into() };
+    let noted = |what: &str| {
+        let during = fs::read_to_string(folder.join("during")).unwrap();
+        let file = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.extension().unwrap() == "told");
+        [during, fs::read_to_string(file.unwrap()).unwrap()].map(|text| text.contains(what))
+    };
+    notifier(folder, notify.clone()).ended(&report(4), later(0.0));
+    assert_eq!(noted("run"), [false, true]);
+    notifier(folder, notify.clone()).missed(std::slice::from_ref(&missing), later(0.1));
+    assert_eq!(noted("max_age"), [false, true]);
+    notifier(folder, notify.clone()).ended(&report(0), later(0.2));
+    assert_eq!(noted("run"), [true, false]);
+    notifier(folder, notify).missed(&[], later(0.3));
+    assert_eq!(noted("max_age"), [true, false]);
+}
+
 #[test]
 fn what_is_missed_is_told_together() {
     let place = tempfile::tempdir().unwrap();
@@ -324,6 +349,41 @@ fn a_night_goes_on_when_nobody_can_be_reached() {
     // It is in the stored report, which says no address either.
     let audit = scene.text(&["audit", "--json"]);
     assert!(!audit.contains(SECRET), "{audit}");
+}
+
+/// A typing mistake in one job is no reason for silence: then no job is run at all.
+#[test]
+fn a_mistake_in_the_configuration_is_told() {
+    let scene = Scene::ready();
+    let folder = scene.at("");
+    let command = into_file(&folder)[2].clone();
+    let notify = format!("[notify]\ncommand = [\"sh\", \"-c\", \"{command}\"]\n");
+    let wrong = format!("{notify}[jobs.other]\nkeep = 3\n");
+    configure(&scene, &wrong);
+    let output = scene.check(&["run", "good"], 2);
+    assert!(stderr(&output).contains("keep"), "{}", stderr(&output));
+    let messages = told(&folder);
+    assert_eq!((messages.len(), &messages[0]["event"]), (1, &"missed".into()));
+    let missed = &messages[0]["missed"][0];
+    assert_eq!((&missed["objective"], &missed["hostname"], &missed["job"]), (&"configuration".into(), &"db1".into(), &Value::Null));
+    assert!(missed["message"].as_str().unwrap().contains("snap.toml:"), "{missed}");
+    // Once, whoever finds it; a look ahead tells nobody.
+    scene.check(&["run", "good"], 2);
+    scene.check(&["-q", "status", "--notify"], 2);
+    assert!(told(&folder).is_empty());
+    configure(&scene, &notify);
+    scene.check(&["run", "--dry-run", "good"], 0);
+    assert!(told(&folder).is_empty());
+    scene.check(&["run", "good"], 0);
+    assert_eq!(events(&folder), ["recovered"]);
+    configure(&scene, &wrong);
+    scene.check(&["-q", "status", "--notify"], 2);
+    assert_eq!(events(&folder), ["missed"]);
+    // Where it is wrong who is to be told, nobody is.
+    configure(&scene, &format!("{notify}on_sucess = true\n"));
+    fs::remove_dir_all(scene.at("state")).unwrap_or_default();
+    scene.check(&["run", "good"], 2);
+    assert!(told(&folder).is_empty());
 }
 
 #[test]

@@ -71,6 +71,7 @@ impl Night {
                 };
                 (code, error.to_string())
             },
+            hook_time: Duration::from_secs(60),
             interrupted: Arc::default(),
         }
     }
@@ -458,12 +459,25 @@ fn a_clock_set_back_loses_nothing() {
     assert_eq!(night.snapshots().len(), 2);
 }
 
+/// Else it would hold the lock for ever, and nobody would hear of this or any later night.
+#[test]
+fn a_hook_that_hangs_is_stopped_and_the_run_reported() {
+    let night = Night::new(12);
+    let hooks = "[jobs.nightly.hooks]\nafter = [\"sleep\", \"600\"]\non_success = [\"sleep\", \"600\"]\n";
+    let job = night.job(&format!("{hooks}{}", shell("a", "echo x")));
+    let ran = night.run_with(&job, &RunOptions { hook_time: Duration::from_secs(1), ..night.options() });
+    assert_eq!((ran.report.outcome, night.snapshots().len()), (Outcome::Good, 1));
+    assert_eq!(steps(&ran), ["backup", "after failed", "on_success failed"]);
+    let stopped = ["after", "on_success"].map(|hook| format!("{hook}: sleep had not ended after 1 s (timeout), and was stopped"));
+    assert_eq!(ran.report.warnings, stopped);
+}
+
 #[test]
 fn secrets_are_fetched_late_and_said_nowhere() {
     let night = Night::new(11);
     let command = StreamCommand {
         name: "a".into(),
-        line: ["sh", "-c", "echo password $DB_PASSWORD >&2; [ \"$DB_PASSWORD\" = hunter22 ] && echo $DB_HOST"].map(String::from).to_vec(),
+        line: ["sh", "-c", "echo error: password $DB_PASSWORD >&2; [ \"$DB_PASSWORD\" = hunter22 ] && echo $DB_HOST"].map(String::from).to_vec(),
         variables: vec![("DB_HOST".into(), "db1".into())],
         secrets: vec![("DB_PASSWORD".into(), SecretFrom::Variable("THE_PASSWORD".into()))],
         made_by: None,
@@ -489,8 +503,10 @@ fn secrets_are_fetched_late_and_said_nowhere() {
     let ran = run(&night.bench.open(), &job, &options, &Listens(heard.clone()), &Silent);
     assert!(ran.error.is_none() && fetched.load(Ordering::SeqCst), "{:?}", ran.report);
     assert_eq!(read(&night.bench.open(), "latest").unwrap(), b"db1\n");
-    assert_eq!(did(&ran.report).streams[0].said, "password ***");
-    assert_eq!(*heard.lock().unwrap(), b"password ***\n");
+    assert_eq!(did(&ran.report).streams[0].said, "error: password ***");
+    assert_eq!(*heard.lock().unwrap(), b"error: password ***\n");
+    // What sounds like trouble becomes a warning, which others are told.
+    assert_eq!(ran.report.warnings, ["a command said: error: password ***"]);
     assert!(!String::from_utf8(ran.report.encode()).unwrap().contains("hunter22"));
 
     // One that cannot be fetched: the command is not started.

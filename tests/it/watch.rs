@@ -113,7 +113,8 @@ fn audit_tells_who_did_what() {
     fs::remove_file(pack.unwrap().unwrap().path()).unwrap();
     scene.check(&["check"], 20);
     assert!(scene.text(&["audit"]).lines().rev().nth(1).unwrap().contains("check   failed"));
-    assert!(scene.text(&["status"]).contains("found damage"));
+    let said = scene.check(&["status"], 30).stdout;
+    assert!(String::from_utf8(said).unwrap().contains("found damage"));
 }
 
 /// The packs that the last check read and found good, and whether they were all.

@@ -19,7 +19,7 @@ pub(super) fn member(source: &Source, course: &mut Course) -> Result<Member> {
     let stall = course.job.stall_timeout;
     let (name, input) = match &source.what {
         What::Command(command) => {
-            let said = course.listen(&command.name);
+            let said = course.listen_closely(&command.name);
             let setting = setting(command, course.patience(stall), course.options, &said);
             let line = command_line(&command.line)?;
             (command.name.clone(), MemberInput::Command { line, setting, stderr: said.sink() })

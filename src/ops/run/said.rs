@@ -34,11 +34,14 @@ impl Said {
         Self { name: name.into(), state: Mutex::new(State { next, secrets: Vec::new(), line: Vec::new(), tail: Vec::new() }) }
     }
 
-    /// Blots out this value from now on.
+    /// Blots out this value from now on, and each line of it, since that is how it would be said.
     pub fn hide(&self, secret: &[u8]) {
-        if secret.len() >= SECRET_BYTES_MIN {
-            self.lock().secrets.push(Zeroizing::new(secret.to_vec()));
-        }
+        let mut state = self.lock();
+        let lines = secret.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+        let parts = lines.filter(|line| line.len() >= SECRET_BYTES_MIN).map(|line| Zeroizing::new(line.to_vec()));
+        state.secrets.extend(parts);
+        // One that is part of another would leave the rest of that.
+        state.secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     }
 
     /// Where the command is to say it.
@@ -111,6 +114,16 @@ mod tests {
         drop(sink);
         assert_eq!(said.tail(), "password ***, ***\nab\nno end ***");
         assert_eq!(*heard.lock().unwrap(), b"password ***, ***\nab\nno end ***");
+    }
+
+    #[test]
+    fn secrets_of_several_lines_and_parts_of_each_other_are_blotted_out() {
+        let said = Arc::new(Said::new("x", Box::new(|_| {})));
+        said.hide(b"hunter2");
+        said.hide(b"hunter22");
+        said.hide(b"-----BEGIN KEY-----\r\nMIIEvQIB\n}\n  abcd\n");
+        said.sink()(b"hunter22\n-----BEGIN KEY-----\r\nMIIEvQIB\n}\n  abcd\n");
+        assert_eq!(said.tail().replace("\\r", ""), "***\n***\n***\n}\n  ***");
     }
 
     #[test]

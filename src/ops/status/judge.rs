@@ -364,7 +364,8 @@ impl<'a> View<'a> {
             }
         }
         if let Some(check) = store.last_check.as_ref().filter(|check| check.outcome == Outcome::Failed) {
-            store.warnings.push(format!("the last check, {}, found damage", self.ago(check.time)));
+            let message = format!("the last check, {}, found damage; snap check says more", self.ago(check.time));
+            store.missed.push(Missed { objective: Objective::Damage, message });
         }
         store.state = Some(match (store.missed.is_empty(), store.warnings.is_empty()) {
             (false, _) => State::Missed,
@@ -375,10 +376,11 @@ impl<'a> View<'a> {
     }
 }
 
-/// Whether a run that saved something found fault with it.
+/// Whether a run that saved something found fault with it. What steps behind it find in the rest of the store is told of the store.
 fn found_fault(report: &Report, run: &Run) -> bool {
     let failed = |name: &str| run.steps.iter().any(|step| step.name == name && step.error.is_some());
-    report.outcome == Outcome::Failed || failed("backup") || failed("verify")
+    let is_elsewhere = ["verify store", "forget", "prune"].iter().any(|name| failed(name));
+    failed("backup") || failed("verify") || report.outcome == Outcome::Failed && !is_elsewhere
 }
 
 /// What is wrong with a snapshot as it was made: exit code, and in words.

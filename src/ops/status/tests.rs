@@ -143,6 +143,9 @@ fn what_is_not_good_does_not_count() {
             (Outcome::Failed, &[][..], State::Missed),
             (Outcome::Partial, &[("backup", true), ("verify", false)], State::Missed),
             (Outcome::Partial, &[("backup", true), ("verify", true), ("prune", false)], State::Warning),
+            (Outcome::Failed, &[("backup", true), ("verify", true), ("verify store", false)], State::Warning),
+            (Outcome::Failed, &[("backup", true), ("prune", false)], State::Warning),
+            (Outcome::Failed, &[("backup", true), ("verify", false), ("verify store", false)], State::Missed),
             (Outcome::Good, &[("backup", true), ("verify", true)], State::Ok),
         ] {
             let reports = vec![report(2.1, outcome, run("orders", Some(2), steps))];
@@ -305,8 +308,15 @@ fn the_store_is_judged_too() {
         assert_eq!((store.state, status.healthy), (Some(state), state != State::Missed), "{quota:?}");
         assert_eq!((store.verified_bytes, store.packs_bytes, store.oldest_verified), (110, 111, Some(hours(10.0))));
     }
+    let found = report(1.0, Outcome::Failed, Did::Check(Check::default()));
+    let damaged = judged(&Facts { reports: vec![found], ..facts(vec![snapshot(1, "orders", 1.0, 5)], vec![]) });
+    assert_eq!((damaged.jobs[0].state, damaged.healthy), (State::Ok, false));
+    assert_eq!(damaged.repository.missed[0].objective, Objective::Damage);
     all.snapshots_unreadable = 2;
-    assert_eq!(judged(&all).repository.warnings, ["2 snapshots cannot be read; snap check says more"]);
+    let status = judged(&all);
+    assert_eq!(status.repository.warnings, ["2 snapshots cannot be read; snap check says more"]);
+    let health = health(&status);
+    assert_eq!((&health["status"], &health["missed"][0]), (&"unhealthy".into(), &"2 snapshots cannot be read".into()));
 }
 
 #[test]
