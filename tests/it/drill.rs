@@ -74,6 +74,38 @@ fn redis_comes_back() {
     }
 }
 
+/// Each in its own, also where another one was loaded behind it.
+#[test]
+fn tables_of_several_databases_are_counted() {
+    let scene = Scene::ready();
+    let here = scene.at("").to_str().unwrap().trim_end_matches('/').to_owned();
+    let mut jobs = format!("[repository]\npath = \"{here}/r\"\nkey_file = \"{here}/key\"\n");
+    let kinds = [
+        ("pg_dump.sql", "initdb", "PostgreSQL", "4 tables with 38 rows"),
+        ("mariadb-dump.sql", "mariadbd", "MariaDB", "3 tables with 29 rows"),
+    ];
+    let kinds: Vec<_> = kinds.into_iter().filter(|(_, program, what, _)| is_there(program, what)).collect();
+    for (number, (sample_name, ..)) in kinds.iter().enumerate() {
+        let first = String::from_utf8(sample(sample_name)).unwrap();
+        let second = first.replace("people", "others");
+        jobs += &format!("[jobs.job{number}]\n");
+        for (name, text) in [("first", first), ("second", second)] {
+            let file = scene.write(&format!("{number}-{name}"), text.as_bytes());
+            jobs += &format!("[[jobs.job{number}.source]]\nname = \"{name}.sql\"\ncommand = [\"cat\", \"{file}\"]\n");
+        }
+    }
+    scene.write("snap.toml", jobs.as_bytes());
+    fs::set_permissions(scene.at("snap.toml"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    for (number, (.., answer)) in kinds.iter().enumerate() {
+        let job = format!("job{number}");
+        scene.check(&["run", &job], 0);
+        let report = drill(&scene, &[&job], 0);
+        let checks = report["did"]["drill"]["checks"].as_array().unwrap();
+        let said: Vec<_> = checks.iter().map(|check| (check["name"].as_str().unwrap(), check["answer"].as_str().unwrap())).collect();
+        assert_eq!(said, [("tables of first.sql", *answer), ("tables of second.sql", *answer)], "{report}");
+    }
+}
+
 #[test]
 fn a_drill_finds_what_a_server_finds() {
     if !is_there("sqlite3", "SQLite") {

@@ -14,6 +14,9 @@ client() {
   : "${MYSQL_UNIX_PORT:-${MYSQL_HOST:?up must print MYSQL_UNIX_PORT or MYSQL_HOST}}"
   "$(tool mariadb mysql)" --no-defaults --user="${MYSQL_USER:-root}" --batch --skip-column-names "$@"
 }
+# The database that a stream is loaded into.
+database=$(basename "${SNAP_STREAM:-}")
+database=${database%%.*}
 case $1 in
   up)
     mkdir -m 700 server
@@ -42,8 +45,6 @@ case $1 in
     exit 1
     ;;
   load)
-    database=$(basename "$SNAP_STREAM")
-    database=${database%%.*}
     client -e "create database if not exists \`${database//\`/\`\`}\`"
     $SNAP_UNPACK | client --binary-mode --max-allowed-packet=1G "$database" >/dev/null
     echo "SNAP_DATABASE=$database"
@@ -53,7 +54,7 @@ case $1 in
     while IFS= read -r table; do
       quoted=\`${table//\`/\`\`}\`
       # Of a dump of several databases the name begins with the database.
-      count=$(client "$SNAP_DATABASE" -e "select count(*) from $quoted" 2>/dev/null </dev/null ||
+      count=$(client "$database" -e "select count(*) from $quoted" 2>/dev/null </dev/null ||
         client -e "select count(*) from ${quoted/./\`.\`}" 2>/dev/null </dev/null || true)
       echo "${count:--}"
     done

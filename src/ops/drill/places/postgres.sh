@@ -13,6 +13,10 @@ tool() {
 ask() {
   psql -X -A -t -q -v ON_ERROR_STOP=1 "$@"
 }
+# The database that a stream is loaded into. What is of the whole server names its databases itself.
+database=$(basename "${SNAP_STREAM:-}")
+database=${database%%.*}
+[ "${SNAP_FORMAT:-}" != pg_dumpall ] || database=postgres
 # Where the server is, only `up` says: never some server that happens to be there.
 [ "$1" = up ] || : "${PGHOST:?up must print PGHOST}"
 case $1 in
@@ -34,12 +38,7 @@ case $1 in
     echo "SNAP_SERVER=PostgreSQL $("$initdb" --version | grep -o '[0-9.]*' | head -n 1)"
     ;;
   load)
-    database=$(basename "$SNAP_STREAM")
-    database=${database%%.*}
-    case $SNAP_FORMAT in
-      "pg_dumpall") database=postgres ;;
-      *) createdb "$database" 2>/dev/null || ask -d "$database" -c "" ;;
-    esac
+    [ "$SNAP_FORMAT" = pg_dumpall ] || createdb "$database" 2>/dev/null || ask -d "$database" -c ""
     case $SNAP_FORMAT in
       "pg_dump custom" | "pg_dump tar" | tar) $SNAP_UNPACK | pg_restore --no-owner --no-privileges --exit-on-error -d "$database" ;;
       *)
@@ -51,13 +50,15 @@ case $1 in
         fi
         ;;
     esac
-    echo "PGDATABASE=$database"
+    # Questions go to the database, and not to where roles were made.
+    [ "$SNAP_FORMAT" = pg_dumpall ] || echo "PGDATABASE=$database"
     ;;
   ask) ask -c "$SNAP_ASK" ;;
   count)
+    export PGDATABASE=$database
     while IFS= read -r table; do
       if [ "$SNAP_FORMAT" = pg_dumpall ]; then
-        export PGDATABASE=${table%%.*}
+        PGDATABASE=${table%%.*}
         table=${table#*.}
       fi
       count=$(ask -v table="$table" 2>/dev/null <<'SQL' || true
