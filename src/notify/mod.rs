@@ -156,15 +156,15 @@ impl Notifier {
         self.send(channels.into_iter().map(|channel| (channel, message.clone())).collect(), WAIT)
     }
 
-    /// Sends a message to everybody, beside the pings. If nobody could be reached, it is as if it had never been told.
+    /// Sends a message to everybody, beside the pings. If nobody could be reached, or there is nobody, it is as if it had never been told:
+    /// who is configured later shall hear of trouble that is there already.
     fn tell(&self, pings: Vec<Errand>, message: Message, before: Vec<(Key, Option<Trouble>)>) -> Vec<String> {
         let message = Arc::new(message);
         let first = pings.len();
         let mut errands = pings;
         errands.extend(self.channels().into_iter().map(|channel| (channel, message.clone())));
         let sent = self.send(errands, WAIT);
-        let told = &sent[first..];
-        if !told.is_empty() && told.iter().all(|attempt| attempt.error.is_some()) {
+        if sent[first..].iter().all(|attempt| attempt.error.is_some()) {
             self.told.give_back(before);
         }
         warnings(sent)
