@@ -1,4 +1,4 @@
-# A private PostgreSQL server in this folder, of the newest version installed, reached only through a socket in it.
+# A private PostgreSQL server in a folder here, of the newest version installed, reached only through a socket in it.
 # The server refuses to run as root; then it runs as the user postgres.
 export LC_ALL=C.UTF-8 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin PGCONNECT_TIMEOUT=10
 as_server() {
@@ -13,6 +13,8 @@ tool() {
 ask() {
   psql -X -A -t -q -v ON_ERROR_STOP=1 "$@"
 }
+mkdir -p -m 711 "$0"
+cd "$0"
 # The database that a stream is loaded into. What is of the whole server names its databases itself.
 database=$(basename "${SNAP_STREAM:-}")
 database=${database%%.*}
@@ -24,7 +26,7 @@ case $1 in
     initdb=$(tool initdb) pg_ctl=$(tool pg_ctl)
     mkdir -m 700 server
     if [ "$(id -u)" = 0 ]; then
-      chmod 711 .
+      chmod 711 ..
       chown postgres server
     fi
     as_server "$initdb" -D "$PWD/server/data" -A trust -U postgres -E UTF8 --locale=C.UTF-8 >server.log 2>&1 ||
