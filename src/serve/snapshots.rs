@@ -110,7 +110,8 @@ pub fn one(stored: &Stored, zone: &TimeZone) -> String {
     fact(&mut list, "Paths", &text(&snapshot.paths.iter().take(LINES_MAX).cloned().collect::<Vec<_>>().join(" ")));
     let _ = write!(body, "{list}</dl><p><code class=\"note\">{}</code></p>", stored.id.hex());
     let _ = write!(body, "<p><a href=\"/snapshot/{}/files\">Look through the files</a></p>", stored.id.hex());
-    let _ = write!(body, "<pre>snap restore {0} -t FOLDER\nsnap dump {0}</pre>", stored.id.short());
+    let path = if totals.files > 1 { " PATH" } else { "" };
+    let _ = write!(body, "<pre>snap restore {0} -t FOLDER\nsnap dump {0}{path}</pre>", stored.id.short());
     body.push_str(&parts(snapshot));
     body.push_str(&dumps(snapshot));
     body.push_str(&repaired(snapshot, zone));
