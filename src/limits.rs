@@ -161,6 +161,8 @@ pub const DUMP_TEXT_BYTES_MAX: usize = 256;
 pub const DUMP_PATH_BYTES_MAX: usize = 4096;
 /// Beginning of a stream or file by which a dump is recognised.
 pub const DUMP_HEAD_BYTES: usize = 1024;
+/// Beginning of a file of Redis in which its first database must begin, so that the keys of it are known: libraries of functions stand before.
+pub const REDIS_HEAD_BYTES: usize = 256 << 10;
 /// End of a dump in which its closing line is looked for.
 pub const DUMP_TAIL_BYTES: usize = 64 << 10;
 /// Parts of one dump (entries, files, collections) that are kept track of; a dump with more is not judged.

@@ -70,8 +70,18 @@ impl Args {
         let repository = unlock::open(context)?;
         let mut reports = Vec::new();
         let mut worst = None;
-        for wanted in wanted {
-            let (report, error) = self.try_out(context, &repository, &wanted)?;
+        for wanted in &wanted {
+            let (report, error) = match self.try_out(context, &repository, wanted) {
+                // There is nothing to try out of this one; the others are not to wait for it.
+                Err(error @ Error::NotFound(_)) => {
+                    if !context.options.json {
+                        output::complain(&exit::message(&error));
+                    }
+                    worst = worst.or(Some(error));
+                    continue;
+                }
+                tried => tried?,
+            };
             tell(context, &report)?;
             reports.push(report);
             if matches!(error, Some(Error::Interrupted)) {
@@ -84,6 +94,8 @@ impl Args {
             evidence::write(path, &reports)?;
         }
         match worst {
+            // It was said with its job, and what a command says of itself is about backups.
+            Some(error @ (Error::Command { .. } | Error::NotFound(_))) if !context.options.json => Ok(Outcome::Code(exit::code(&error))),
             Some(error) => Err(error),
             None if reports.iter().all(|report| report.outcome == Went::Good) => Ok(Outcome::Done),
             None => Ok(Outcome::Missed),

@@ -174,7 +174,7 @@ fn hint(error: &Error) -> Option<&'static str> {
         Error::ReadBack(_) => "test the memory (memtest86+) before you trust this machine; nothing was committed",
         Error::Refused { hint, .. } => hint,
         Error::Receiver { .. } => "do not rely on what it did with the data; look at what it said, and give it the whole again",
-        Error::EmptyStream { .. } => "if an empty stream is right, say --allow-empty",
+        Error::EmptyStream { .. } => "what gives nothing has mostly failed; if it is right, snap backup --allow-empty saves it",
         Error::Command { outcome, .. } if outcome.starts_with("could not be started") => "is it installed, and in the PATH of this user?",
         Error::Command { stderr_tail, .. } if stderr_tail.is_empty() => "the command said nothing on standard error; run it by hand",
         Error::Storage(error) => match error.kind {

@@ -24,6 +24,10 @@ impl Loading {
     }
 }
 
+/// A dump of all databases has that of the accounts in it, and creates each.
+const MYSQL_NOTE: &str =
+    "into an empty database; what was dumped with --databases or --all-databases, into an empty server without DATABASE";
+
 /// Format, producer if it matters, command, note.
 const WAYS: &[(&str, &str, &str, &str)] = &[
     ("pg_dump", "", "psql -X -1 -v ON_ERROR_STOP=1 -d DATABASE", "into an empty database, after its roles"),
@@ -31,8 +35,8 @@ const WAYS: &[(&str, &str, &str, &str)] = &[
     ("pg_dump custom", "", "pg_restore --exit-on-error -d DATABASE", "into an empty database, after its roles"),
     ("pg_dump tar", "", "pg_restore --exit-on-error -d DATABASE", "into an empty database, after its roles"),
     ("pg_dump directory", "", "", "restore the folder, then pg_restore --exit-on-error -d DATABASE FOLDER"),
-    ("mysqldump", "mysqldump", "mysql --binary-mode --max-allowed-packet=1G DATABASE", "into an empty database"),
-    ("mysqldump", "", "mariadb --binary-mode --max-allowed-packet=1G DATABASE", "into an empty database"),
+    ("mysqldump", "mysqldump", "mysql --binary-mode --max-allowed-packet=1G DATABASE", MYSQL_NOTE),
+    ("mysqldump", "", "mariadb --binary-mode --max-allowed-packet=1G DATABASE", MYSQL_NOTE),
     ("mongodump archive", "", "mongorestore --archive", ""),
     ("bson", "", "mongorestore --db DATABASE --collection COLLECTION -", ""),
     ("redis", "", "", "write it to dump.rdb in the folder of a Redis server that is stopped and has appendonly no, then start it"),

@@ -58,8 +58,13 @@ impl Redis {
     fn describe(&self) -> (String, Tables) {
         let (mut version, mut tables) = (String::new(), Tables::default());
         let mut rest = self.head.get(9..).unwrap_or_default();
-        while let [0xfa, after @ ..] = rest {
+        while let [opcode @ (0xf5 | 0xfa), after @ ..] = rest {
             let Some((name, after)) = string(after) else { return (version, tables) };
+            // A library of functions is one string; whatever else is said of the file has a name and a value.
+            if *opcode == 0xf5 {
+                rest = after;
+                continue;
+            }
             let Some((value, after)) = string(after) else { return (version, tables) };
             if name == b"redis-ver" || name == b"valkey-ver" {
                 version = text(value);
@@ -89,12 +94,17 @@ fn length(bytes: &[u8]) -> Option<(u64, &[u8])> {
     }
 }
 
-/// A string's bytes, or those of a small number in its place, and what follows.
+/// A string's bytes as they are stored (perhaps compressed), or those of a small number in its place, and what follows.
 fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     match bytes.first()? {
         0xc0 => bytes[1..].split_at_checked(1),
         0xc1 => bytes[1..].split_at_checked(2),
         0xc2 => bytes[1..].split_at_checked(4),
+        0xc3 => {
+            let (packed, rest) = length(&bytes[1..])?;
+            let (_, rest) = length(rest)?;
+            rest.split_at_checked(usize::try_from(packed).ok()?)
+        }
         _ => {
             let (len, rest) = length(bytes)?;
             rest.split_at_checked(usize::try_from(len).ok()?)
@@ -104,7 +114,7 @@ fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 impl Parser for Redis {
     fn feed(&mut self, bytes: &[u8]) {
-        let room = DUMP_HEAD_BYTES.saturating_sub(self.head.len());
+        let room = REDIS_HEAD_BYTES.saturating_sub(self.head.len());
         self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
         // Of what was held and what came, all but the last bytes is hashed.
         let sure = (self.held.len() + bytes.len()).saturating_sub(HELD_BYTES);

@@ -204,6 +204,21 @@ fn tables_are_named_and_counted() {
     assert_eq!(judge("redis.rdb", &sample("redis.rdb")).unwrap().server, "7.0.15");
 }
 
+/// Before the first database stand libraries of functions, long ones compressed.
+#[test]
+fn keys_behind_functions_are_counted() {
+    let plain = [&[0xf5, 0x40 | 5000_u16.to_be_bytes()[0], 5000_u16.to_be_bytes()[1]][..], &[b'x'; 5000]].concat();
+    let packed = [&[0xf5, 0xc3, 0x40 | 3000_u16.to_be_bytes()[0], 3000_u16.to_be_bytes()[1], 0x80, 0, 1, 0, 0][..], &[0xfe; 3000]].concat();
+    let whole = sample("redis.rdb");
+    let at = memchr::memmem::find(&whole, &[0xfe, 0, 0xfb]).unwrap();
+    for functions in [plain, packed] {
+        let bytes = [&whole[..at], &functions, &functions, &whole[at..]].concat();
+        let dump = judge("redis.rdb", &bytes).unwrap();
+        let tables: Vec<(&str, Option<u64>)> = dump.tables.iter().map(|table| (table.name.as_str(), table.rows)).collect();
+        assert_eq!((tables, dump.server.as_str()), (vec![("db0", Some(23))], "7.0.15"));
+    }
+}
+
 /// Cuts that are whole dumps themselves, because what is missing says nothing.
 fn is_itself_whole(name: &str, bytes: &[u8], len: usize) -> Option<&'static str> {
     let (cut, missing) = bytes.split_at(len);

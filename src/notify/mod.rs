@@ -146,7 +146,8 @@ impl Notifier {
         self.send(channels.into_iter().map(|channel| (channel, message.clone())).collect(), WAIT)
     }
 
-    /// Sends a message to everybody, beside the pings, and notes it if anybody was reached.
+    /// Sends a message to everybody, beside the pings, and notes it if anybody was reached: who is configured later shall hear of trouble that
+    /// is there already.
     fn tell(&self, pings: Vec<Errand>, message: Message, notes: Vec<Note>, now: Timestamp) -> Vec<String> {
         let message = Arc::new(message);
         let first = pings.len();

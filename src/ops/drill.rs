@@ -69,6 +69,9 @@ pub fn drill(repository: &Repository, subject: &Subject, progress: &dyn Progress
     (run.account, ending)
 }
 
+/// A stream's path, and where it is loaded.
+type Stream<'p> = (Vec<u8>, &'p Place);
+
 /// A drill under way.
 struct Run<'a> {
     repository: &'a Repository,
@@ -84,37 +87,47 @@ impl Run<'_> {
         let (streams, files) = browse::contents(self.repository, self.subject.stored, self.subject.streams)?;
         let dumps: BTreeMap<String, Dump> =
             self.subject.stored.snapshot.dumps.iter().map(|dump| (dump.path.clone(), dump.clone())).collect();
-        let formats: Vec<&str> = streams.iter().filter_map(|path| dumps.get(&show_bytes(path))).map(|dump| dump.format.as_str()).collect();
-        let place = Place::new(self.subject.plan, &formats)?;
+        let format = |path: &Vec<u8>| dumps.get(&show_bytes(path)).map_or("", |dump| dump.format.as_str());
+        let formats: Vec<&str> = streams.iter().map(format).collect();
+        let (places, belongs) = Place::all(self.subject.plan, &formats)?;
+        let streams: Vec<Stream> = streams.into_iter().zip(belongs).map(|(path, at)| (path, &places[at])).collect();
         let folder = self.subject.folder.to_string_lossy().into_owned();
         self.surroundings.set("SNAP_DRILL", folder);
-        let made = match place.up() {
-            Some(up) => self.step(&format!("up ({})", place.name), |run| {
-                let said = run.surroundings.run(&up)?;
-                run.surroundings.adopt(&said);
-                Ok(())
-            }),
-            None => Ok(()),
-        };
-        let outcome = made.and_then(|()| self.fill_and_ask(&place, &streams, files, &dumps));
+        let mut outcome = Ok(());
+        for place in &places {
+            outcome = outcome.and_then(|()| self.make(place));
+        }
+        let outcome = outcome.and_then(|()| self.fill_and_ask(&places[0], &streams, files, &dumps));
         // Whatever happened: no server is to be left behind.
-        let down = match place.down() {
-            Some(down) => self.step("down", |run| run.surroundings.run(&down).map(drop)),
-            None => Ok(()),
-        };
-        outcome.and(down)
+        let mut cleared = Ok(());
+        for (at, place) in places.iter().enumerate().rev() {
+            let Some(down) = place.down() else { continue };
+            let name = if at == 0 { "down".to_owned() } else { format!("down ({})", place.name) };
+            cleared = cleared.and(self.step(&name, |run| run.surroundings.run(&down).map(drop)));
+        }
+        outcome.and(cleared)
     }
 
-    fn fill_and_ask(&mut self, place: &Place, streams: &[Vec<u8>], files: bool, dumps: &BTreeMap<String, Dump>) -> Result<()> {
-        for path in streams {
+    fn make(&mut self, place: &Place) -> Result<()> {
+        let Some(up) = place.up() else { return Ok(()) };
+        self.step(&format!("up ({})", place.name), |run| {
+            let said = run.surroundings.run(&up)?;
+            run.surroundings.adopt(&said);
+            Ok(())
+        })
+    }
+
+    fn fill_and_ask(&mut self, main: &Place, streams: &[Stream], files: bool, dumps: &BTreeMap<String, Dump>) -> Result<()> {
+        for (path, place) in streams {
             let dump = dumps.get(&show_bytes(path));
             self.step(&format!("load {}", show_bytes(path)), |run| run.load(place, path, dump))?;
         }
         if files {
-            self.step("restore files", |run| run.restore_files(streams))?;
+            let paths: Vec<Vec<u8>> = streams.iter().map(|(path, _)| path.clone()).collect();
+            self.step("restore files", |run| run.restore_files(&paths))?;
         }
         self.account.seconds_to_ready = self.begun.elapsed().as_secs_f64();
-        self.step("checks", |run| run.ask_all(place, streams, dumps))
+        self.step("checks", |run| run.ask_all(main, streams, dumps))
     }
 
     /// Does something, and notes how long it took and how it went.
@@ -210,15 +223,16 @@ impl Run<'_> {
         Ok(hasher.finalize().to_hex().to_string())
     }
 
-    fn ask_all(&mut self, place: &Place, streams: &[Vec<u8>], dumps: &BTreeMap<String, Dump>) -> Result<()> {
-        if let Some(line) = place.count() {
-            for dump in streams.iter().filter_map(|path| dumps.get(&show_bytes(path))).filter(|dump| !dump.tables.is_empty()) {
+    fn ask_all(&mut self, main: &Place, streams: &[Stream], dumps: &BTreeMap<String, Dump>) -> Result<()> {
+        for (path, place) in streams {
+            let dump = dumps.get(&show_bytes(path)).filter(|dump| !dump.tables.is_empty());
+            if let (Some(dump), Some(line)) = (dump, place.count()) {
                 let check = self.count(&line, dump)?;
                 self.account.checks.push(check);
             }
         }
         for check in &self.subject.plan.checks {
-            let answered = self.ask(place, check)?;
+            let answered = self.ask(main, check)?;
             self.account.checks.push(answered);
         }
         Ok(())

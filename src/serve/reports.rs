@@ -48,8 +48,8 @@ pub fn runs(reports: &[&StoredReport], zone: &TimeZone, of_many: bool) -> String
         let (bytes, stored_bytes) = (size(run.bytes), size(run.bytes_stored));
         let _ = write!(
             rows,
-            "<tr><td>{}</td>{name}<td>{}</td><td class=\"num\">{}</td><td class=\"num far\">{bytes}</td>\
-             <td class=\"num far\">{stored_bytes}</td><td>{}</td></tr>",
+            "<tr><td>{}</td>{name}<td>{}</td><td class=\"num\" data-is=\"took\">{}</td><td class=\"num far\">{bytes}</td>\
+             <td class=\"num far\">{stored_bytes}</td><td class=\"rest\">{}</td></tr>",
             html::time(report.time, zone),
             html::outcome(report.outcome),
             duration(report.seconds),
@@ -158,7 +158,8 @@ fn checks(drill: &Drill) -> String {
         let passed = if check.passed { badge("good", "passed") } else { badge("bad", "failed") };
         let (name, asked) = (text(&check.name), text(&check.asked));
         format!(
-            "<tr><td>{passed}</td><td>{name}<br><code>{asked}</code></td><td>{}</td><td>{}</td></tr>",
+            "<tr><td>{passed}</td><td class=\"wordy\">{name}<br><code>{asked}</code></td><td data-is=\"Answer\">{}</td>\
+             <td data-is=\"Expected\">{}</td></tr>",
             text(&check.answer),
             text(&check.expected)
         )

@@ -109,7 +109,8 @@ pub fn one(stored: &Stored, zone: &TimeZone) -> String {
     fact(&mut list, "Paths", &text(&snapshot.paths.iter().take(LINES_MAX).cloned().collect::<Vec<_>>().join(" ")));
     let _ = write!(body, "{list}</dl><p><code class=\"note\">{}</code></p>", stored.id.hex());
     let _ = write!(body, "<p><a href=\"/snapshot/{}/files\">Look through the files</a></p>", stored.id.hex());
-    let _ = write!(body, "<pre>snap restore {0} -t FOLDER\nsnap dump {0}</pre>", stored.id.short());
+    let path = if totals.files > 1 { " PATH" } else { "" };
+    let _ = write!(body, "<pre>snap restore {0} -t FOLDER\nsnap dump {0}{path}</pre>", stored.id.short());
     body.push_str(&parts(snapshot));
     body.push_str(&dumps(snapshot));
     body.push_str(&repaired(snapshot, zone));
@@ -131,7 +132,7 @@ fn dumps(snapshot: &Snapshot) -> String {
         let made = [&dump.format, &dump.version, &dump.server, &dump.compression];
         let made: Vec<String> = made.into_iter().filter(|word| !word.is_empty()).map(|word| text(word)).collect();
         let why = if dump.why.is_empty() { String::new() } else { format!("<p class=\"say warn\">{}</p>", text(&dump.why)) };
-        let _ = write!(out, "<tr><td>{}</td><td>{}{why}", html::verdict(dump), text(&dump.path));
+        let _ = write!(out, "<tr><td>{}</td><td class=\"wordy\">{}{why}", html::verdict(dump), text(&dump.path));
         if !dump.tables.is_empty() {
             let row = |table: &crate::format::dump::Table| {
                 let rows = table.rows.map(|rows| format!(": {}", count(rows, "row"))).unwrap_or_default();
@@ -141,7 +142,7 @@ fn dumps(snapshot: &Snapshot) -> String {
             let _ = write!(out, "<details><summary>{}</summary><ul>{rows}</ul></details>", count(dump.table_count, "table"));
         }
         let rows = dump.rows.map(|rows| rows.to_string()).unwrap_or_default();
-        let _ = write!(out, "</td><td class=\"far\">{}</td><td class=\"num\">{rows}</td></tr>", made.join(" "));
+        let _ = write!(out, "</td><td class=\"far\">{}</td><td class=\"num\" data-is=\"Rows\">{rows}</td></tr>", made.join(" "));
     }
     if out.is_empty() {
         return out;
@@ -211,5 +212,7 @@ fn file(entry: &Entry, folder: &[u8], own: &str, zone: &TimeZone) -> String {
     let time = nanos.and_then(|nanos| jiff::Timestamp::new(entry.meta.mtime.seconds, nanos).ok());
     let time = time.map(|time| html::time(time, zone)).unwrap_or_default();
     let mode = format!("{}{:04o}", entry.node.letter(), entry.meta.mode & 0o7777);
-    format!("<tr><td>{shown} {flawed}</td><td class=\"num\">{length}</td><td>{time}</td><td class=\"far\"><code>{mode}</code></td></tr>")
+    format!(
+        "<tr><td class=\"rest\">{shown} {flawed}</td><td class=\"num\">{length}</td><td>{time}</td><td class=\"far\"><code>{mode}</code></td></tr>"
+    )
 }

@@ -74,6 +74,65 @@ fn redis_comes_back() {
     }
 }
 
+/// Each in its own, also where another one was loaded behind it.
+#[test]
+fn tables_of_several_databases_are_counted() {
+    let scene = Scene::ready();
+    let here = scene.at("").to_str().unwrap().trim_end_matches('/').to_owned();
+    let mut jobs = format!("[repository]\npath = \"{here}/r\"\nkey_file = \"{here}/key\"\n");
+    let kinds = [
+        ("pg_dump.sql", "initdb", "PostgreSQL", "4 tables with 38 rows"),
+        ("mariadb-dump.sql", "mariadbd", "MariaDB", "3 tables with 29 rows"),
+    ];
+    let kinds: Vec<_> = kinds.into_iter().filter(|(_, program, what, _)| is_there(program, what)).collect();
+    for (number, (sample_name, ..)) in kinds.iter().enumerate() {
+        let first = String::from_utf8(sample(sample_name)).unwrap();
+        let second = first.replace("people", "others");
+        jobs += &format!("[jobs.job{number}]\n");
+        for (name, text) in [("first", first), ("second", second)] {
+            let file = scene.write(&format!("{number}-{name}"), text.as_bytes());
+            jobs += &format!("[[jobs.job{number}.source]]\nname = \"{name}.sql\"\ncommand = [\"cat\", \"{file}\"]\n");
+        }
+    }
+    scene.write("snap.toml", jobs.as_bytes());
+    fs::set_permissions(scene.at("snap.toml"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    for (number, (.., answer)) in kinds.iter().enumerate() {
+        let job = format!("job{number}");
+        scene.check(&["run", &job], 0);
+        let report = drill(&scene, &[&job], 0);
+        let checks = report["did"]["drill"]["checks"].as_array().unwrap();
+        let said: Vec<_> = checks.iter().map(|check| (check["name"].as_str().unwrap(), check["answer"].as_str().unwrap())).collect();
+        assert_eq!(said, [("tables of first.sql", *answer), ("tables of second.sql", *answer)], "{report}");
+    }
+}
+
+#[test]
+fn every_kind_of_dump_has_a_place() {
+    if !is_there("redis-server", "Redis") || !is_there("sqlite3", "SQLite") {
+        return;
+    }
+    let scene = Scene::ready();
+    let here = scene.at("").to_str().unwrap().trim_end_matches('/').to_owned();
+    let mut job = format!("[repository]\npath = \"{here}/r\"\nkey_file = \"{here}/key\"\n[jobs.shop]\n");
+    for (name, bytes) in [("app.db", sample("sqlite.db")), ("cache.rdb", sample("redis.rdb")), ("cluster.yaml", b"a: b".to_vec())] {
+        let file = scene.write(&format!("source-{name}"), &bytes);
+        job += &format!("[[jobs.shop.source]]\nname = \"{name}\"\ncommand = [\"cat\", \"{file}\"]\n");
+    }
+    job += &format!("[[jobs.shop.source]]\nfiles = \"{}\"\n", scene.write("uploads/a", b"a"));
+    job += "[[jobs.shop.drill.check]]\nname = \"rows\"\nsql = \"select count(*) from t\"\nequals = 2\n";
+    job += "[[jobs.shop.drill.check]]\nname = \"keys\"\ncommand = [\"sh\", \"-c\", \"redis-cli -s $REDIS_SOCKET -n 3 get other\"]\nequals = \"database\"\n";
+    scene.write("snap.toml", job.as_bytes());
+    fs::set_permissions(scene.at("snap.toml"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    scene.check(&["run"], 0);
+    let report = drill(&scene, &["shop"], 0);
+    let drill = &report["did"]["drill"];
+    let steps: Vec<_> = drill["steps"].as_array().unwrap().iter().map(|step| step["name"].as_str().unwrap()).collect();
+    let loads = ["load app.db", "load cache.rdb", "load cluster.yaml", "restore files", "checks"];
+    assert_eq!(steps, [&["up (sqlite)", "up (redis)"][..], &loads[..], &["down (redis)", "down"][..]].concat(), "{report}");
+    let said: Vec<_> = drill["checks"].as_array().unwrap().iter().map(|check| check["answer"].as_str().unwrap()).collect();
+    assert_eq!(said, ["1 tables with 23 rows", "2", "database"], "{report}");
+}
+
 #[test]
 fn a_drill_finds_what_a_server_finds() {
     if !is_there("sqlite3", "SQLite") {
@@ -121,6 +180,21 @@ fn a_drill_needs_something_to_try_out() {
     assert!(stderr(&output).contains("no snap.toml with jobs"), "{}", stderr(&output));
     let output = scene.check(&["drill", "orders"], 1);
     assert!(stderr(&output).contains("No good snapshot of orders"), "{}", stderr(&output));
+    // One that was never saved, or cannot be loaded, does not keep the others from being tried out, and is told of once.
+    let here = scene.at("").to_str().unwrap().trim_end_matches('/').to_owned();
+    let jobs = "[jobs.a]\ncommand = [\"false\"]\n[jobs.b]\ncommand = [\"echo\", \"b\"]\ndrill = { load = [\"false\"], up = [\"true\"], check = [{ name = \"x\", command = [\"true\"] }] }\n";
+    let jobs = format!("[repository]\npath = \"{here}/r\"\nkey_file = \"{here}/key\"\n{jobs}[jobs.c]\ncommand = [\"echo\", \"c\"]\n");
+    scene.write("snap.toml", jobs.as_bytes());
+    fs::set_permissions(scene.at("snap.toml"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    scene.check(&["run"], 4);
+    let output = scene.check(&["drill", "a", "b", "c", "--scratch", &here], 1);
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), stderr(&output));
+    assert!(said.contains("drill of b failed\n") && said.contains("drill of c passed\n"), "{said}");
+    assert!(
+        complained.contains("No good snapshot of a ") && complained.contains("The drill of b failed: load echo: false "),
+        "{complained}"
+    );
+    assert_eq!(complained.lines().count(), 2, "{complained}");
 }
 
 /// Variables that lead to a server in production are not there for what a drill runs.

@@ -215,8 +215,12 @@ fn who_could_not_be_told_is_told_the_next_time() {
     notifier(folder, hears.clone()).ended(&report(4), later(0.1));
     assert_eq!(events(folder), ["failed"]);
     notifier(folder, deaf).ended(&report(0), later(0.2));
-    notifier(folder, hears).ended(&report(0), later(0.3));
+    notifier(folder, hears.clone()).ended(&report(0), later(0.3));
     assert_eq!(events(folder), ["recovered"]);
+    // Who is added to the configuration hears of what is wrong already.
+    assert!(notifier(folder, Notify::default()).ended(&report(4), later(0.4)).is_empty());
+    notifier(folder, hears).ended(&report(4), later(0.5));
+    assert_eq!(events(folder), ["failed"]);
 }
 
 /// Whatever ends the program while it tells, nobody is left in the dark for a day.

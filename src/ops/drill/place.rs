@@ -2,6 +2,7 @@
 //!
 //! A ready place is a shell script that anybody can read: `up` makes the place and prints what leads to it, `load` takes a stream on
 //! its standard input and unpacks it by `$SNAP_UNPACK`, `ask` answers a question, `count` counts rows of the tables named on its input, `down` takes the place away.
+//! Each keeps to a folder of its own, so that a job with dumps of several kinds has a server for each.
 
 use crate::config::{Ask, Drill};
 use crate::error::{Error, Result};
@@ -49,6 +50,30 @@ impl Place {
             return Err(Error::Usage(format!("There is no place {name} for drills; there are {} and folder", known.join(", "))));
         }
         Ok(Self { name, script, up: plan.up.clone(), load: plan.load.clone(), down: plan.down.clone() })
+    }
+
+    /// The places of a drill, first the one that is asked in SQL; and for each stream, given by its format, in which of them it belongs.
+    pub fn all(plan: &Drill, formats: &[&str]) -> Result<(Vec<Self>, Vec<usize>)> {
+        let main = Self::new(plan, formats)?;
+        // A user's own programs, and a folder, take whatever there is.
+        if main.up.is_some() || main.load.is_some() || main.script.is_none() {
+            return Ok((vec![main], vec![0; formats.len()]));
+        }
+        let has_its_own = formats.iter().any(|format| suiting(format) == main.name);
+        let (mut places, mut belongs) = (vec![main], Vec::new());
+        for format in formats {
+            let name = match suiting(format) {
+                // What is not known is for the place that was named, if nothing else is.
+                "folder" if !has_its_own => places[0].name.clone(),
+                name => name.to_owned(),
+            };
+            let at = places.iter().position(|place| place.name == name);
+            belongs.push(at.unwrap_or(places.len()));
+            if at.is_none() {
+                places.push(Self::new(&Drill { place: Some(name), ..Drill::default() }, &[])?);
+            }
+        }
+        Ok((places, belongs))
     }
 
     fn ready(&self, action: &str) -> Option<Vec<String>> {
@@ -108,6 +133,26 @@ mod tests {
         let own = Place::new(&own, &["pg_dump"]).unwrap();
         assert_eq!((own.name.as_str(), own.load(), own.down(), own.count()), ("own", None, None, None));
         assert!(own.ask(&Ask::Sql("select 1".into())).is_err());
+    }
+
+    #[test]
+    fn streams_go_where_they_belong() {
+        let all = |plan: &Drill, formats: &[&str]| {
+            let (places, belongs) = Place::all(plan, formats).unwrap();
+            belongs.iter().map(|at| places[*at].name.clone()).collect::<Vec<_>>().join(" ")
+        };
+        let none = Drill::default();
+        assert_eq!(all(&none, &["redis", "", "mysqldump", "mysqldump", "tar"]), "redis folder mariadb mariadb folder");
+        assert_eq!(all(&none, &["", "tar"]), "folder folder");
+        assert_eq!(all(&none, &[]), "");
+        // The one that was named is asked, also if another one comes first.
+        let named = |name: &str| Drill { place: Some(name.into()), ..Drill::default() };
+        assert_eq!(all(&named("mariadb"), &["redis", "mysqldump", ""]), "redis mariadb folder");
+        assert_eq!(Place::all(&named("mariadb"), &["redis", "mysqldump"]).unwrap().0[0].name, "mariadb");
+        assert_eq!(all(&named("postgres"), &["xz", ""]), "postgres postgres");
+        assert_eq!(all(&named("folder"), &["redis", "mysqldump"]), "folder folder");
+        let own = Drill { place: Some("postgres".into()), load: Some(vec!["load".into()]), ..Drill::default() };
+        assert_eq!(all(&own, &["redis", "pg_dump"]), "postgres postgres");
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub fn take(
             Err(error) => return Err(Error::file("lock", &path, error.into())),
         }
     }
-    let holder = format!("process {}, since {}\n", std::process::id(), repository.world().now());
+    let holder = format!("process {}, since {:.0}\n", std::process::id(), repository.world().now());
     let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(holder.as_bytes()));
     noted.map_err(|error| Error::file("write", &path, error))?;
     Ok(Some(file))

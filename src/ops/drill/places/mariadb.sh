@@ -1,4 +1,4 @@
-# A private MariaDB (or MySQL) server in this folder, reached only through a socket in it.
+# A private MariaDB (or MySQL) server in a folder here, reached only through a socket in it.
 export LC_ALL=C.UTF-8 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 tool() {
   local name
@@ -14,6 +14,11 @@ client() {
   : "${MYSQL_UNIX_PORT:-${MYSQL_HOST:?up must print MYSQL_UNIX_PORT or MYSQL_HOST}}"
   "$(tool mariadb mysql)" --no-defaults --user="${MYSQL_USER:-root}" --batch --skip-column-names "$@"
 }
+mkdir -p -m 711 "$0"
+cd "$0"
+# The database that a stream is loaded into.
+database=$(basename "${SNAP_STREAM:-}")
+database=${database%%.*}
 case $1 in
   up)
     mkdir -m 700 server
@@ -42,18 +47,16 @@ case $1 in
     exit 1
     ;;
   load)
-    database=$(basename "$SNAP_STREAM")
-    database=${database%%.*}
     client -e "create database if not exists \`${database//\`/\`\`}\`"
     $SNAP_UNPACK | client --binary-mode --max-allowed-packet=1G "$database" >/dev/null
-    echo "SNAP_DATABASE=$database"
+    echo "MYSQL_DATABASE=$database"
     ;;
-  ask) client "$SNAP_DATABASE" -e "$SNAP_ASK" ;;
+  ask) client "${MYSQL_DATABASE:-$database}" -e "$SNAP_ASK" ;;
   count)
     while IFS= read -r table; do
       quoted=\`${table//\`/\`\`}\`
       # Of a dump of several databases the name begins with the database.
-      count=$(client "$SNAP_DATABASE" -e "select count(*) from $quoted" 2>/dev/null </dev/null ||
+      count=$(client "$database" -e "select count(*) from $quoted" 2>/dev/null </dev/null ||
         client -e "select count(*) from ${quoted/./\`.\`}" 2>/dev/null </dev/null || true)
       echo "${count:--}"
     done

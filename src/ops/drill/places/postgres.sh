@@ -1,4 +1,4 @@
-# A private PostgreSQL server in this folder, of the newest version installed, reached only through a socket in it.
+# A private PostgreSQL server in a folder here, of the newest version installed, reached only through a socket in it.
 # The server refuses to run as root; then it runs as the user postgres.
 export LC_ALL=C.UTF-8 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin PGCONNECT_TIMEOUT=10
 as_server() {
@@ -13,6 +13,12 @@ tool() {
 ask() {
   psql -X -A -t -q -v ON_ERROR_STOP=1 "$@"
 }
+mkdir -p -m 711 "$0"
+cd "$0"
+# The database that a stream is loaded into. What is of the whole server names its databases itself.
+database=$(basename "${SNAP_STREAM:-}")
+database=${database%%.*}
+[ "${SNAP_FORMAT:-}" != pg_dumpall ] || database=postgres
 # Where the server is, only `up` says: never some server that happens to be there.
 [ "$1" = up ] || : "${PGHOST:?up must print PGHOST}"
 case $1 in
@@ -20,7 +26,7 @@ case $1 in
     initdb=$(tool initdb) pg_ctl=$(tool pg_ctl)
     mkdir -m 700 server
     if [ "$(id -u)" = 0 ]; then
-      chmod 711 .
+      chmod 711 ..
       chown postgres server
     fi
     as_server "$initdb" -D "$PWD/server/data" -A trust -U postgres -E UTF8 --locale=C.UTF-8 >server.log 2>&1 ||
@@ -34,12 +40,7 @@ case $1 in
     echo "SNAP_SERVER=PostgreSQL $("$initdb" --version | grep -o '[0-9.]*' | head -n 1)"
     ;;
   load)
-    database=$(basename "$SNAP_STREAM")
-    database=${database%%.*}
-    case $SNAP_FORMAT in
-      "pg_dumpall") database=postgres ;;
-      *) createdb "$database" 2>/dev/null || ask -d "$database" -c "" ;;
-    esac
+    [ "$SNAP_FORMAT" = pg_dumpall ] || createdb "$database" 2>/dev/null || ask -d "$database" -c ""
     case $SNAP_FORMAT in
       "pg_dump custom" | "pg_dump tar" | tar) $SNAP_UNPACK | pg_restore --no-owner --no-privileges --exit-on-error -d "$database" ;;
       *)
@@ -51,13 +52,15 @@ case $1 in
         fi
         ;;
     esac
-    echo "PGDATABASE=$database"
+    # Questions go to the database, and not to where roles were made.
+    [ "$SNAP_FORMAT" = pg_dumpall ] || echo "PGDATABASE=$database"
     ;;
   ask) ask -c "$SNAP_ASK" ;;
   count)
+    export PGDATABASE=$database
     while IFS= read -r table; do
       if [ "$SNAP_FORMAT" = pg_dumpall ]; then
-        export PGDATABASE=${table%%.*}
+        PGDATABASE=${table%%.*}
         table=${table#*.}
       fi
       count=$(ask -v table="$table" 2>/dev/null <<'SQL' || true

@@ -1,4 +1,4 @@
-# A private Redis (or Valkey) server in this folder, started on the dump, reached only through a socket in it.
+# A private Redis (or Valkey) server in a folder here, started on the dump, reached only through a socket in it.
 export LC_ALL=C.UTF-8 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 unset REDISCLI_AUTH
 tool() {
@@ -7,10 +7,13 @@ tool() {
 client() {
   "$(tool redis-cli valkey-cli)" -s "$PWD/server/socket" "$@"
 }
+mkdir -p -m 711 "$0"
+cd "$0"
 case $1 in
   up)
     mkdir -m 700 server
     server=$(tool redis-server valkey-server)
+    echo "REDIS_SOCKET=$PWD/server/socket"
     echo "SNAP_SERVER=$("$server" --version | grep -o -e '[A-Z][a-z]*' -e 'v=[0-9.]*' | head -n 2 | tr '\n' ' ')"
     ;;
   load)
