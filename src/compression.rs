@@ -3,6 +3,8 @@
 //! Decompression always goes into a buffer of the exact plain length, which is authenticated, so no input can ask for more.
 //! What is written here decides bytes on disk but not ids: a later build may compress better and reads everything older.
 
+use std::cell::RefCell;
+
 use zstd_safe::{CCtx, CParameter, DCtx, DParameter, ResetDirective};
 
 use crate::format::frame::Codec;
@@ -85,15 +87,15 @@ impl Compressor {
         out.clear();
         out.reserve(zstd_safe::compress_bound(plain.len()));
         let mut context = CCtx::create();
-        let window = (prefix.len() + plain.len()).next_power_of_two().ilog2().clamp(18, 24);
+        let window = (prefix.len() + plain.len()).next_power_of_two().ilog2().clamp(12, 24);
         set(
             &mut context,
             &[
                 CParameter::CompressionLevel(self.level.zstd()),
                 CParameter::ContentSizeFlag(false),
                 CParameter::WindowLog(window),
-                CParameter::HashLog(18),
-                CParameter::ChainLog(17),
+                CParameter::HashLog(window.min(18)),
+                CParameter::ChainLog(window.min(17)),
                 CParameter::MinMatch(7),
             ],
         )?;
@@ -178,6 +180,14 @@ impl Decompressor {
             false => Err(CompressionError("other length than said")),
         }
     }
+}
+
+/// Brings back exactly `plain_len` bytes, with the decompressor of this thread: to make one takes as long as to read a small object.
+pub fn decompress(codec: Codec, prefix: Option<&[u8]>, stored: &[u8], plain_len: usize) -> Result<Vec<u8>> {
+    thread_local! {
+        static OWN: RefCell<Decompressor> = RefCell::default();
+    }
+    OWN.with_borrow_mut(|own| own.decompress(codec, prefix, stored, plain_len))
 }
 
 #[cfg(test)]

@@ -98,6 +98,8 @@ pub const FETCH_CACHE_BYTES: usize = 32 << 20;
 pub const FETCH_BASES_BYTES: usize = 72 << 20;
 /// Frames fetched together by the reader.
 pub const FETCH_FRAMES: usize = 12;
+/// Plain bytes that are fetched without starting a thread.
+pub const FETCH_ALONE_BYTES: usize = 256 << 10;
 /// Footers of packs kept decoded, in chunks of their tables.
 pub const FOOTER_CACHE_CHUNKS: usize = 512 << 10;
 /// Chunks of broken frames that a repair looks for at a time.

@@ -116,7 +116,7 @@ impl Backend for Memory {
         if !state.has_areas {
             return Err(error(StorageErrorKind::NotFound, "list", format!("folder {}", area.folder()), "there is none"));
         }
-        let files = state.files.iter().filter(|(place, _)| place.area == area);
+        let files = state.files.range(Place { area, name: String::new() }..).take_while(|(place, _)| place.area == area);
         Ok(files.map(|(place, bytes)| Listed { name: place.name.clone(), size: bytes.len() as u64 }).collect())
     }
 

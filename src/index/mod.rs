@@ -6,10 +6,11 @@
 //! against a sealed pack footer before a backup relies on it, and it never decides a deletion.
 //!
 //! redb locks its file for one process. So there are lanes: each process takes the first file nobody holds and brings it up to date;
-//! with no folder or no free lane the index is built in unnamed temporary files, or in memory if there can be none.
+//! with no folder or no free lane the index is built in unnamed temporary files, or in memory, without redb, if there can be none.
 
 mod filter;
 mod home;
+mod maps;
 mod run;
 mod shelf;
 mod tables;
@@ -26,6 +27,7 @@ use crate::format::segment::{PackRecord, Segment};
 use crate::id::{ChunkId, FrameId, ObjectName, RepositoryId};
 use crate::limits::*;
 use home::Home;
+use maps::Maps;
 use tables::{Opened, Tables};
 
 /// The database failed or is not what it should be: drop it and start over.
@@ -78,9 +80,30 @@ pub struct Shelter {
     pub scratch: Option<PathBuf>,
 }
 
+/// In what an index is kept.
+enum Kept {
+    Database(Tables),
+    Memory(Maps),
+}
+
+impl Kept {
+    /// Keeps others, and later processes, from using it.
+    fn discard(&self) {
+        if let Self::Database(tables) = self {
+            tables.discard();
+        }
+    }
+
+    /// For this process alone: in a file of that folder, or, where there can be none, in memory.
+    fn passing(folder: Option<&Path>, repository: RepositoryId) -> Self {
+        let tables = folder.and_then(|folder| Tables::passing(folder, repository));
+        tables.map_or_else(|| Self::Memory(Maps::default()), Self::Database)
+    }
+}
+
 /// The index of one process.
 pub struct Index {
-    tables: Tables,
+    kept: Kept,
     shelter: Shelter,
     repository: RepositoryId,
     /// Damage was met, and the file removed so that later processes do not meet it.
@@ -90,77 +113,105 @@ pub struct Index {
 impl Index {
     /// Opens the first free lane, or an index for this process alone. Never fails: what cannot be used is started over.
     pub fn open(shelter: Shelter, repository: RepositoryId) -> Self {
-        let tables = open_tables(&shelter, repository);
-        Self { tables, shelter, repository, discarded: Cell::new(false) }
+        let kept = open_kept(&shelter, repository);
+        Self { kept, shelter, repository, discarded: Cell::new(false) }
     }
 
     /// Throws away what is there and begins anew, empty.
     pub fn start_over(&mut self) {
-        self.tables.discard();
-        self.tables = open_tables(&self.shelter, self.repository);
+        self.kept.discard();
+        self.kept = open_kept(&self.shelter, self.repository);
         self.discarded.set(false);
     }
 
     /// Begins anew, empty and for this process alone: where the folder cannot be written to, say.
     pub fn stand_alone(&mut self) {
-        self.tables.discard();
-        self.tables = Tables::passing(self.shelter.scratch.as_deref(), self.repository);
+        self.kept.discard();
+        self.kept = Kept::passing(self.shelter.scratch.as_deref(), self.repository);
     }
 
     /// Fails if what says which chunks there are is not what was written.
     pub fn verify(&self) -> Result<()> {
-        self.tables.verify()
+        match &self.kept {
+            Kept::Database(tables) => tables.verify(),
+            Kept::Memory(maps) => maps.verify(),
+        }
     }
 
     /// The segments merged so far.
     pub fn merged(&self) -> Result<Vec<(ObjectName, Scope)>> {
-        self.tables.merged()
+        match &self.kept {
+            Kept::Database(tables) => tables.merged(),
+            Kept::Memory(maps) => Ok(maps.merged()),
+        }
     }
 
     /// Merges segments in one transaction.
     pub fn merge(&mut self, segments: &[(ObjectName, Segment)], scope: Scope) -> Result<()> {
-        self.tables.merge(segments, scope)
+        match &mut self.kept {
+            Kept::Database(tables) => tables.merge(segments, scope),
+            Kept::Memory(maps) => maps.merge(segments, scope),
+        }
     }
 
     /// Merges packs that no readable segment lists.
     pub fn merge_packs(&mut self, packs: &[PackRecord]) -> Result<()> {
-        self.tables.merge_packs(packs)
+        match &mut self.kept {
+            Kept::Database(tables) => tables.merge_packs(packs),
+            Kept::Memory(maps) => maps.merge_packs(packs),
+        }
     }
 
     /// Forgets segments, and packs with all that is only there.
     pub fn remove(&mut self, segments: &[ObjectName], packs: &HashSet<ObjectName>) -> Result<()> {
-        self.tables.remove(segments, packs)
+        match &mut self.kept {
+            Kept::Database(tables) => tables.remove(segments, packs),
+            Kept::Memory(maps) => maps.remove(segments, packs),
+        }
     }
 
     /// Every place where a frame is said to be.
     pub fn frame(&self, id: &FrameId) -> Result<Vec<FrameLocation>> {
-        self.tables.frame(id)
+        match &self.kept {
+            Kept::Database(tables) => tables.frame(id),
+            Kept::Memory(maps) => Ok(maps.frame(id)),
+        }
     }
 
     /// Every place where a chunk is said to be. Another chunk may be there: only half of the id is compared.
     pub fn chunk(&self, id: &ChunkId) -> Result<Vec<ChunkLocation>> {
-        self.tables.chunk(id).inspect_err(|_| {
+        let found = match &self.kept {
+            Kept::Database(tables) => tables.chunk(id),
+            Kept::Memory(maps) => maps.chunk(id),
+        };
+        found.inspect_err(|_| {
             if !self.discarded.replace(true) {
-                self.tables.discard();
+                self.kept.discard();
             }
         })
     }
 
     /// A pack by its number in this index.
     pub fn pack(&self, number: u32) -> Result<Option<IndexedPack>> {
-        self.tables.pack(number)
+        match &self.kept {
+            Kept::Database(tables) => tables.pack(number),
+            Kept::Memory(maps) => Ok(maps.pack(number)),
+        }
     }
 
     /// All packs.
     pub fn packs(&self) -> Result<Vec<IndexedPack>> {
-        self.tables.packs()
+        match &self.kept {
+            Kept::Database(tables) => tables.packs(),
+            Kept::Memory(maps) => Ok(maps.packs()),
+        }
     }
 }
 
-fn open_tables(shelter: &Shelter, repository: RepositoryId) -> Tables {
+fn open_kept(shelter: &Shelter, repository: RepositoryId) -> Kept {
     let home = shelter.cache.as_deref().map(|cache| cache.join(repository.hex()));
     let lane = home.and_then(|home| open_lane(&home, repository));
-    lane.unwrap_or_else(|| Tables::passing(shelter.scratch.as_deref(), repository))
+    lane.map_or_else(|| Kept::passing(shelter.scratch.as_deref(), repository), Kept::Database)
 }
 
 fn open_lane(folder: &Path, repository: RepositoryId) -> Option<Tables> {

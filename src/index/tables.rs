@@ -79,23 +79,13 @@ impl Tables {
         }
     }
 
-    /// An empty database that is gone with the process: in a file of that folder, or, where there can be none, in memory.
-    pub fn passing(folder: Option<&std::path::Path>, repository: RepositoryId) -> Self {
-        let in_file = folder.and_then(|folder| {
-            let home = Home::Unnamed(folder.into());
-            let file = home.unnamed().ok()?;
-            let database = catch_unwind(|| Database::builder().set_cache_size(INDEX_CACHE_BYTES).create_file(file)).ok()?.ok()?;
-            let tables = Self { database: Some(database), shelf: Shelf::empty(home) };
-            tables.belongs_to(repository).is_ok().then_some(tables)
-        });
-        in_file.unwrap_or_else(|| {
-            let backend = redb::backends::InMemoryBackend::new();
-            let database = Database::builder().set_cache_size(1 << 20).create_with_backend(backend);
-            let database = Some(database.expect("an empty database in memory"));
-            let tables = Self { database, shelf: Shelf::empty(Home::Memory) };
-            tables.belongs_to(repository).expect("a table in memory");
-            tables
-        })
+    /// An empty database in a file of that folder that is gone with the process.
+    pub fn passing(folder: &std::path::Path, repository: RepositoryId) -> Option<Self> {
+        let home = Home::Unnamed(folder.into());
+        let file = home.unnamed().ok()?;
+        let database = catch_unwind(|| Database::builder().set_cache_size(INDEX_CACHE_BYTES).create_file(file)).ok()?.ok()?;
+        let tables = Self { database: Some(database), shelf: Shelf::empty(home) };
+        tables.belongs_to(repository).is_ok().then_some(tables)
     }
 
     fn database(&self) -> &Database {
@@ -355,7 +345,7 @@ fn remove_packs(transaction: &WriteTransaction, packs_gone: &HashSet<ObjectName>
 }
 
 /// What rows of chunks are in the order of.
-fn key_of(id: &ChunkId) -> u64 {
+pub fn key_of(id: &ChunkId) -> u64 {
     u64::from_be_bytes(*id.0.first_chunk().expect("an id is longer"))
 }
 

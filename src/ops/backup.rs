@@ -68,7 +68,7 @@ pub struct BackupOptions {
     pub expect: Expect,
     pub level: Level,
     pub delta: bool,
-    /// Sealing threads; 0 for one a core.
+    /// Sealing threads; 0 for one a core, 1 for no others than the caller's.
     pub threads: usize,
     /// Bytes worked on at a time; only tests change it.
     pub slab_bytes: usize,
@@ -136,7 +136,8 @@ pub struct PlainNights {
 
 /// Backs up.
 pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, progress: &dyn Progress) -> Result<BackupReport> {
-    let begun = std::time::Instant::now();
+    let begun = repository.world().elapsed();
+    let seconds = || repository.world().elapsed().saturating_sub(begun).as_secs_f64();
     progress.stage(Stage::Opening, None, None);
     let started = repository.world().now();
     let subject = Subject::of(&input, options);
@@ -173,7 +174,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         plain_nights: None,
         before: older.map(|older| (older.totals.bytes, older.dumps.clone())),
         cost,
-        seconds: begun.elapsed().as_secs_f64(),
+        seconds: seconds(),
     };
     if subject.kind == SourceKind::Stream && report.dumps.iter().any(|dump| !dump.compression.is_empty()) {
         report.plain_nights = plain_nights(repository);
@@ -207,7 +208,7 @@ pub fn backup(repository: &Repository, input: Input, options: &BackupOptions, pr
         return Err(Error::Interrupted);
     }
     report.snapshot = Some(commit(repository, &snapshot.encode(), &reliance)?);
-    report.seconds = begun.elapsed().as_secs_f64();
+    report.seconds = seconds();
     Ok(report)
 }
 

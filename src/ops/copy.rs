@@ -33,8 +33,10 @@ pub struct CopyOptions {
     pub dry_run: bool,
     pub level: Level,
     pub delta: bool,
-    /// Sealing threads; 0 for one a core.
+    /// Sealing threads; 0 for one a core, 1 for no others than the caller's.
     pub threads: usize,
+    /// Bytes worked on at a time; only tests change it.
+    pub slab_bytes: usize,
     pub interrupted: Arc<AtomicBool>,
 }
 
@@ -48,6 +50,7 @@ impl Default for CopyOptions {
             level: Level::Auto,
             delta: true,
             threads: 0,
+            slab_bytes: SLAB_BYTES,
             interrupted: Arc::default(),
         }
     }
@@ -223,7 +226,7 @@ impl Job<'_> {
         };
         let catalog = CatalogWriter::new(&writer, parent.map(|parent| &parent.snapshot));
         let mut run = Run { catalog, writer: &mut writer, known: &known, totals: Default::default(), progress: self.progress };
-        let worked = run.work(Box::new(source), SLAB_BYTES, &options.interrupted, &AtomicBool::new(false));
+        let worked = run.work(Box::new(source), options.slab_bytes, &options.interrupted, &AtomicBool::new(false));
         let Run { catalog, .. } = run;
         match worked {
             Err(error @ Error::Unsupported { .. }) => return Ok(Outcome::Failed(error)),

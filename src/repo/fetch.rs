@@ -1,13 +1,13 @@
 //! Fetching: the frames of what is wanted, decoded ahead on all cores, and handed on in order.
 //!
+//! What is little is decoded by whoever wants it: to start a thread would take longer.
+//!
 //! Of a frame, only the chunks that are wanted are verified, since much may be read for a few of them, or for what was stored as a
 //! delta, which is verified itself.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
-
-use crossbeam_channel::Sender;
 
 use super::frames::Frame;
 use super::reader::{Reader, Verify};
@@ -43,6 +43,9 @@ impl<T> Fetched<T> {
 /// What became of a frame; the error is shared by all runs of it.
 type Decoded = OnceLock<std::result::Result<Arc<Frame>, Arc<Error>>>;
 
+/// Runs of a few frames, and what becomes of these.
+type Batch<T> = Vec<(Wanted<T>, Arc<Decoded>)>;
+
 /// A frame to be decoded.
 struct Job {
     id: FrameId,
@@ -73,6 +76,12 @@ impl Reader {
         mut each: impl FnMut(Vec<Fetched<T>>) -> Result<()>,
     ) -> Result<()> {
         self.widen();
+        let mut wanted = wanted.peekable();
+        let (first, first_jobs) = self.batch(&mut wanted)?;
+        if wanted.peek().is_none() && self.is_little(&first_jobs) {
+            first_jobs.into_iter().for_each(|job| job.done(self.wanted(&job)));
+            return each(self.fetched(first));
+        }
         let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
         std::thread::scope(|scope| {
             let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
@@ -82,31 +91,41 @@ impl Reader {
             }
             let (sender, receiver) = crossbeam_channel::bounded(1);
             scope.spawn(move || {
-                let mut wanted = wanted.peekable();
-                while wanted.peek().is_some() {
-                    let batch = self.batch(&mut wanted, &jobs);
+                let mut next = Ok((first, first_jobs));
+                loop {
+                    let batch = next.map(|(batch, batch_jobs)| {
+                        // Nobody hangs up before this thread does.
+                        batch_jobs.into_iter().for_each(|job| drop(jobs.send(job)));
+                        batch
+                    });
                     let failed = batch.is_err();
-                    if sender.send(batch).is_err() || failed {
+                    if sender.send(batch).is_err() || failed || wanted.peek().is_none() {
                         return;
                     }
+                    next = self.batch(&mut wanted);
                 }
             });
             for batch in receiver {
-                let fetched = |(Wanted { tag, run }, decoded): (Wanted<T>, Arc<Decoded>)| {
-                    let frame = match decoded.wait() {
-                        Ok(frame) if !frame.has(&run) => self.frame_with(&run).map_err(Arc::new),
-                        decoded => decoded.clone(),
-                    };
-                    Fetched { tag, run, frame }
-                };
-                each(batch?.into_iter().map(fetched).collect())?;
+                each(self.fetched(batch?))?;
             }
             Ok(())
         })
     }
 
-    /// Takes what the next few frames hold of what is wanted, and has these decoded.
-    fn batch<T>(&self, wanted: &mut impl Iterator<Item = Result<Wanted<T>>>, jobs: &Sender<Job>) -> Result<Vec<(Wanted<T>, Arc<Decoded>)>> {
+    /// Waits for the frames of a batch.
+    fn fetched<T>(&self, batch: Batch<T>) -> Vec<Fetched<T>> {
+        let fetched = |(Wanted { tag, run }, decoded): (Wanted<T>, Arc<Decoded>)| {
+            let frame = match decoded.wait() {
+                Ok(frame) if !frame.has(&run) => self.frame_with(&run).map_err(Arc::new),
+                decoded => decoded.clone(),
+            };
+            Fetched { tag, run, frame }
+        };
+        batch.into_iter().map(fetched).collect()
+    }
+
+    /// Takes what the next few frames hold of what is wanted, and says which frames these are.
+    fn batch<T>(&self, wanted: &mut impl Iterator<Item = Result<Wanted<T>>>) -> Result<(Batch<T>, Vec<Job>)> {
         let mut frames: HashMap<FrameId, usize> = HashMap::new();
         let mut order: Vec<Job> = Vec::new();
         let mut batch = Vec::new();
@@ -122,11 +141,12 @@ impl Reader {
         // Frames stored as deltas come after the others, which are likely to be their bases.
         let is_delta = |job: &Job| self.locator().places(&job.id).first().is_some_and(|(_, location)| location.info.is_delta());
         order.sort_by_cached_key(is_delta);
-        for job in order {
-            // Nobody hangs up before this thread does.
-            let _ = jobs.send(job);
-        }
-        Ok(batch)
+        Ok((batch, order))
+    }
+
+    fn is_little(&self, jobs: &[Job]) -> bool {
+        let plain_len = |job: &Job| self.locator().places(&job.id).first().map_or(0, |(_, location)| location.info.plain_len as usize);
+        jobs.iter().map(plain_len).sum::<usize>() <= FETCH_ALONE_BYTES
     }
 
     /// A frame whose wanted chunks are verified; if one does not fit, all of the frame and its bases are verified, and other copies tried.

@@ -8,10 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, OnceLock};
 
-use crossbeam_channel::Sender;
-
 use crate::crypto::Keys;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::envelope::Kind;
 use crate::format::frame::{Base, BaseRun, ChunkTable};
 use crate::id::{ChunkId, FrameId};
@@ -56,6 +54,9 @@ pub struct FrameJob {
     pub drifts: bool,
 }
 
+/// Takes closed frames: hands them to the sealers, or does their work at once.
+pub type Jobs = Arc<dyn Fn(FrameJob) -> Result<()> + Send + Sync>;
+
 struct OpenFrame {
     slot: Arc<FrameSlot>,
     table: ChunkTable,
@@ -92,7 +93,7 @@ pub type ChunkMap<T> = HashMap<ChunkId, T, BuildHasherDefault<IdHasher>>;
 pub struct Gather {
     kind: Kind,
     keys: Arc<Keys>,
-    jobs: Sender<FrameJob>,
+    jobs: Jobs,
     open: Option<OpenFrame>,
     /// Chunks of this run that the index does not know yet.
     fresh: ChunkMap<(Arc<FrameSlot>, u32)>,
@@ -100,7 +101,7 @@ pub struct Gather {
 }
 
 impl Gather {
-    pub fn new(kind: Kind, keys: Arc<Keys>, jobs: Sender<FrameJob>) -> Self {
+    pub fn new(kind: Kind, keys: Arc<Keys>, jobs: Jobs) -> Self {
         Self { kind, keys, jobs, open: None, fresh: HashMap::default(), bytes_new: 0 }
     }
 
@@ -174,7 +175,6 @@ impl Gather {
         open.slot.set(id).expect("a frame is closed once");
         let drifts = open.drift_bytes * 2 > open.base_bytes;
         let job = FrameJob { kind: self.kind, id, table: open.table, plain: open.plain, base: open.base, drifts };
-        // The reason is kept by whoever hung up.
-        self.jobs.send(job).map_err(|_| Error::Interrupted)
+        (self.jobs)(job)
     }
 }

@@ -167,12 +167,12 @@ impl Locator {
         }
         let there: HashSet<ObjectName> = self.list(Area::Packs)?.into_iter().map(|(name, _)| name).collect();
         let Ok(known) = self.index_call(|index| index.packs()) else { return Ok(None) };
-        let mut gone: HashSet<ObjectName> = known.into_iter().map(|pack| pack.name).filter(|name| !there.contains(name)).collect();
+        let mut gone: Vec<ObjectName> = known.into_iter().map(|pack| pack.name).filter(|name| !there.contains(name)).collect();
         if gone.len() <= ASKED_FOR_MAX {
             // A listing may lag behind.
             gone.retain(|name| self.is_gone(*name));
         }
-        let removed = self.index_call(|index| index.remove(&vanished, &gone));
+        let removed = self.index_call(|index| index.remove(&vanished, &gone.into_iter().collect()));
         self.forget_packs();
         merged.retain(|name, _| wanted.contains(name));
         Ok(removed.is_ok().then_some(merged))

@@ -97,6 +97,11 @@ pub struct Opening {
 impl Repository {
     /// Makes a new repository in an empty place: areas, key slot, then the manifest, which makes it one.
     pub fn create(backend: Arc<dyn Backend>, opening: Opening, label: &str) -> Result<Self> {
+        Self::create_cut(backend, opening, label, ChunkerParameters::default())
+    }
+
+    /// The same with chunks of other sizes than usual.
+    pub fn create_cut(backend: Arc<dyn Backend>, opening: Opening, label: &str, chunker: ChunkerParameters) -> Result<Self> {
         let location = backend.location();
         if backend.get(&Place::manifest(), RECORD_BYTES_MAX).is_ok() {
             return Err(Error::AlreadyThere { location, what: "a repository" });
@@ -111,11 +116,13 @@ impl Repository {
         let unlocked = Unlocked { master, by: Some((slot.id, note)) };
         let keys = Arc::new(Keys::derive(&unlocked.master));
         let created = world.now();
-        let manifest =
-            Manifest { version: FORMAT_VERSION, repository: id, created, chunker: ChunkerParameters::default(), features: Vec::new() };
+        let manifest = Manifest { version: FORMAT_VERSION, repository: id, created, chunker, features: Vec::new() };
+        let body = manifest.encode();
+        // No other sizes than whoever opens it takes.
+        Manifest::decode(&body).map_err(|error| error.of("manifest"))?;
         let entropy = world.clone();
         let sealer = Sealer::new(keys.clone(), Kind::Manifest, id, Arc::new(move || entropy.random()));
-        backend.put(&Place::manifest(), &objects::seal(&sealer, &manifest.encode())?)?;
+        backend.put(&Place::manifest(), &objects::seal(&sealer, &body)?)?;
         Ok(Self::assemble(backend, unlocked, manifest, world, opening.cache))
     }
 

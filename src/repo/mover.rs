@@ -15,7 +15,7 @@ use super::marks::Ordinals;
 use super::packer::end_pack;
 use super::reader::{Bases, Reader};
 use crate::backend::Place;
-use crate::compression::{CompressionError, Compressor, Decompressor, Level};
+use crate::compression::{CompressionError, Compressor, Level, decompress};
 use crate::crypto::Sealer;
 use crate::error::{Error, Result};
 use crate::format::envelope::Kind;
@@ -145,7 +145,7 @@ impl<'a> Mover<'a> {
             true => (Codec::Zstd, Some(base), prefix, delta),
             false => (codec, None, None, alone),
         };
-        match Decompressor::default().decompress(codec, prefix.as_deref(), &compressed, plain.len())? == plain {
+        match decompress(codec, prefix.as_deref(), &compressed, plain.len())? == plain {
             true => Ok((codec, base, compressed)),
             false => Err(CompressionError::wrong()),
         }

@@ -4,7 +4,7 @@
 //! been opened again and compared.
 
 use crate::backend::{Area, Backend, Place};
-use crate::compression::{Compressor, Decompressor, Level};
+use crate::compression::{Compressor, Level, decompress};
 use crate::crypto::{Keys, Sealer};
 use crate::error::{Error, Result};
 use crate::format::codec::{Reader, Write};
@@ -62,7 +62,7 @@ fn unpack(plain: &[u8]) -> crate::format::Result<Vec<u8>> {
         return Err(reader.malformed("length of the body"));
     }
     let malformed = reader.malformed("compressed body");
-    Decompressor::default().decompress(codec, None, reader.rest(), len as usize).map_err(|_| malformed)
+    decompress(codec, None, reader.rest(), len as usize).map_err(|_| malformed)
 }
 
 /// Every object but the manifest, the key slots and their notes is named by the hash of its bytes.

@@ -13,7 +13,7 @@ use lru::LruCache;
 use super::frames::{Frame, Spare};
 use super::locate::{Locator, is_not_found};
 use crate::backend::Place;
-use crate::compression::Decompressor;
+use crate::compression::{Decompressor, decompress};
 use crate::crypto::SealKey;
 use crate::error::{Error, Result};
 use crate::format::envelope::Kind;
@@ -302,7 +302,7 @@ impl Reader {
         let payload = key.open(&record.seal_info().associated_data(&self.locator.repository(), *kind), sealed);
         let payload = payload.ok_or_else(|| damaged("its seal does not fit its bytes"))?;
         let prefix = record.base.as_ref().map(|base| self.prefix(base, Bases::Good)).transpose()?;
-        let plain = Decompressor::default().decompress(record.codec, prefix.as_deref(), &payload, record.present_len());
+        let plain = decompress(record.codec, prefix.as_deref(), &payload, record.present_len());
         let frame = Frame::new(*kind, record, plain.map_err(|error| damaged(&error.to_string()))?, self.spare.clone());
         self.verify_lengths(&frame).map_err(damaged)?;
         match self.fits(&frame, 0..frame.table.len()) {

@@ -1,6 +1,6 @@
 //! Snapshots in the store: listing, saving, and finding the one that is meant.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
@@ -87,7 +87,7 @@ impl Repository {
     pub fn newest(&self, mut back: usize, fits: impl Fn(&Stored) -> bool) -> Result<Option<Stored>> {
         let remembered = recall::load(self, Kind::Snapshot);
         let names = self.backend.list_names(Area::Snapshots)?;
-        let there: HashSet<ObjectName> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        let there: BTreeSet<ObjectName> = names.iter().filter_map(|name| name.parse().ok()).collect();
         let others: Vec<SnapshotId> = there.iter().filter(|id| remembered.get(id).is_none()).copied().collect();
         if others.len() > recall::worth_writing(&remembered) {
             let mut newest_first = self.snapshots_at_hand()?.0.into_iter().rev();

@@ -4,19 +4,20 @@
 //! gather -> [jobs] -> sealers (a thread a core) -> packer -> [packs] -> uploader (a few threads) -> store
 //! ```
 //!
-//! Queues are short, so memory is bounded. The first failure is kept, everything stops, and `finish` returns it.
+//! Queues are short, so memory is bounded. A run that is asked to use one thread only does all of it on its caller's, frame by frame, so
+//! that nothing is started for little, and what it asks of the store comes in one order. The first failure is kept, everything stops, and `finish` returns it.
 //! A run that is dropped still writes an index segment for the packs it stored, so that the next one finds them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use super::Repository;
 use super::entries::CatalogReader;
-use super::gather::{FrameJob, Gather};
+use super::gather::{FrameJob, Gather, Jobs};
 use super::locate::Presence;
 use super::packer::{ClosedPack, Packer, UploadTotals, Uploader};
 use super::records::{Records, Rigour};
@@ -42,7 +43,7 @@ pub struct WriterOptions {
     pub delta: bool,
     /// Store nothing.
     pub dry_run: bool,
-    /// Sealing threads; 0 for one a core.
+    /// Sealing threads; 0 for one a core, 1 for no others than the caller's.
     pub threads: usize,
 }
 
@@ -78,10 +79,13 @@ pub struct Writer {
     data: Gather,
     catalog: Gather,
     packer: Arc<Packer>,
-    jobs: Option<Sender<FrameJob>>,
+    /// There until the run ends.
+    jobs: Option<Jobs>,
     sealers: Vec<JoinHandle<()>>,
     uploader: Arc<Uploader>,
     uploads: Vec<JoinHandle<()>>,
+    /// Instead of threads.
+    bench: Option<Arc<Mutex<Bench>>>,
     failure: Failure,
     sealer_totals: Arc<SealerTotals>,
 }
@@ -94,25 +98,30 @@ impl Writer {
         let reader = repository.reader()?.clone();
         let presence = Presence::new(locator.list(Area::Packs)?, &condemned);
         let stock = Arc::new(Stock::new(locator.clone(), reader.clone(), presence));
-        let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, |count| count.get()),
-            threads => threads,
-        };
-        let (jobs, job_queue) = bounded(threads + 2);
-        let (uploads, pack_queue) = bounded(0);
+        let (queue, pack_queue) = if options.threads == 1 { unbounded() } else { bounded(0) };
         let (data, catalog) = (repository.sealer(Kind::DataPack), repository.sealer(Kind::CatalogPack));
-        let packer = Arc::new(Packer::new(data, catalog, uploads));
+        let packer = Arc::new(Packer::new(data, catalog, queue));
         let failure = Failure::default();
         let sealer_totals = Arc::<SealerTotals>::default();
         let uploader = Uploader::new(locator, stock.clone(), packer.clone(), repository.sealer(Kind::Segment), options.dry_run);
         let uploader = Arc::new(uploader);
-        let upload = |_| spawn_uploader(uploader.clone(), pack_queue.clone(), failure.clone());
-        let uploads = (0..UPLOADS).map(upload).collect();
-        let mut sealers = Vec::new();
-        for _ in 0..threads {
-            let sealer = FrameSealer::new(packer.clone(), reader.clone(), options.level, sealer_totals.clone())?;
-            sealers.push(spawn_sealer(sealer, job_queue.clone(), failure.clone()));
-        }
+        let sealer = || FrameSealer::new(packer.clone(), reader.clone(), options.level, sealer_totals.clone());
+        let (mut uploads, mut sealers, mut bench) = (Vec::new(), Vec::new(), None);
+        let jobs: Jobs = if options.threads == 1 {
+            let here = Arc::new(Mutex::new(Bench { sealer: sealer()?, packs: pack_queue, uploader: uploader.clone() }));
+            bench = Some(here.clone());
+            Arc::new(move |job| here.lock().expect("no panic holds it").work(job))
+        } else {
+            let cores = || std::thread::available_parallelism().map_or(1, |count| count.get());
+            let threads = if options.threads == 0 { cores() } else { options.threads };
+            let (jobs, job_queue) = bounded(threads + 2);
+            uploads.extend((0..UPLOADS).map(|_| spawn_uploader(uploader.clone(), pack_queue.clone(), failure.clone())));
+            for _ in 0..threads {
+                sealers.push(spawn_sealer(sealer()?, job_queue.clone(), failure.clone()));
+            }
+            // The reason is kept by whoever hung up.
+            Arc::new(move |job| jobs.send(job).map_err(|_| Error::Interrupted))
+        };
         Ok(Self {
             data: Gather::new(Kind::DataPack, repository.keys().clone(), jobs.clone()),
             catalog: Gather::new(Kind::CatalogPack, repository.keys().clone(), jobs.clone()),
@@ -121,6 +130,7 @@ impl Writer {
             jobs: Some(jobs),
             uploader,
             uploads,
+            bench,
             stock,
             options,
             packer,
@@ -188,15 +198,15 @@ impl Writer {
             delta_plain_bytes: self.sealer_totals.delta_plain_bytes.load(Ordering::Relaxed),
             delta_stored_bytes: self.sealer_totals.delta_stored_bytes.load(Ordering::Relaxed),
         };
-        let mut packs = std::mem::take(&mut *self.uploader.stored.lock().expect("no panic holds it"));
-        packs.extend(self.stock.relied_on());
+        let stored = std::mem::take(&mut *self.uploader.stored.lock().expect("no panic holds it"));
+        let packs = stored.into_iter().chain(self.stock.relied_on()).collect();
         Ok((cost, Reliance { packs }))
     }
 
     /// Hangs up, waits for all threads, and returns the first failure.
     fn join(&mut self, complete: bool) -> Result<()> {
         self.jobs.take();
-        let (dead, _) = bounded(0);
+        let dead: Jobs = Arc::new(|_| Err(Error::Interrupted));
         // Gathers hold senders of their own.
         self.data = Gather::new(Kind::DataPack, self.keys.clone(), dead.clone()).with_total(self.data.bytes_new);
         self.catalog = Gather::new(Kind::CatalogPack, self.keys.clone(), dead);
@@ -205,13 +215,15 @@ impl Writer {
         }
         let failed = self.failure.lock().expect("no panic holds it").is_some();
         let packed = self.packer.finish(complete && !failed);
+        // After a failure nothing more is stored.
+        let stored = self.bench.take().filter(|_| complete).map_or(Ok(()), |bench| bench.lock().expect("no panic holds it").store());
         for upload in self.uploads.drain(..) {
             upload.join().map_err(|_| Error::ReadBack("a storing thread".into()))?;
         }
         let listed = self.uploader.finish();
         match self.failure.lock().expect("no panic holds it").take() {
             Some(error) => Err(error),
-            None => packed.and(listed),
+            None => packed.and(stored).and(listed),
         }
     }
 
@@ -222,10 +234,28 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if !self.uploads.is_empty() {
+        if self.jobs.is_some() {
             // The run failed or was given up; the reason is with whoever dropped it.
             let _ = self.join(false);
         }
+    }
+}
+
+/// The work of all threads, for a run that has none.
+struct Bench {
+    sealer: FrameSealer,
+    packs: Receiver<ClosedPack>,
+    uploader: Arc<Uploader>,
+}
+
+impl Bench {
+    fn work(&mut self, job: FrameJob) -> Result<()> {
+        self.sealer.work(job)?;
+        self.store()
+    }
+
+    fn store(&self) -> Result<()> {
+        self.packs.try_iter().try_for_each(|pack| self.uploader.work(pack))
     }
 }
 
@@ -257,7 +287,7 @@ fn spawn_uploader(uploader: Arc<Uploader>, packs: Receiver<ClosedPack>, failure:
 
 /// The packs a snapshot relies on: those of its own run too, which nothing refers to before the snapshot is listed.
 pub struct Reliance {
-    packs: HashSet<ObjectName>,
+    packs: BTreeSet<ObjectName>,
 }
 
 impl Reliance {

@@ -36,7 +36,6 @@ mod retention;
 mod round_trip;
 mod run;
 mod serve;
-mod simulation;
 mod sweep;
 mod tidy;
 mod trace;

@@ -237,7 +237,7 @@ fn uses_are_found_in_every_form() {
 fn every_file_says_what_it_is_for() {
     let without: Vec<String> = sources().into_iter().filter(|source| !source.whole.starts_with("//! ")).map(|source| source.name).collect();
     assert!(without.is_empty(), "without a //! head: {without:?}");
-    for entry in fs::read_dir(root().join("tests/it")).unwrap() {
+    for entry in ["tests/it", "tests/sim"].into_iter().flat_map(|folder| fs::read_dir(root().join(folder)).unwrap()) {
         let path = entry.unwrap().path();
         assert!(path.is_dir() || fs::read_to_string(&path).unwrap().starts_with("//! "), "{path:?}");
     }

@@ -3,15 +3,19 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 use super::known::Known;
 use crate::error::{Error, Result};
 use crate::format::entry::Node;
+use crate::format::recipe::Recipe;
 use crate::format::snapshot::Totals;
 use crate::progress::Progress;
 use crate::repo::{CatalogWriter, Ingest, Ingested, Writer};
 use crate::source::{More, Slab, Source};
+
+/// Slabs at most: one is worked on while the next is read, and one waits.
+const SLABS: usize = 3;
 
 /// A backup under way.
 pub struct Run<'a> {
@@ -23,15 +27,15 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Takes slab after slab from the source, which reads ahead on a thread of its own until it ends or `stop` is set.
+    /// Takes slab after slab from the source, which reads ahead on a thread of its own, if there may be any, until it ends or `stop` is set.
     pub fn work(&mut self, mut source: Box<dyn Source + '_>, slab_bytes: usize, interrupted: &AtomicBool, stop: &AtomicBool) -> Result<()> {
+        if self.writer.options().threads == 1 {
+            return self.read_and_take(&mut *source, slab_bytes, interrupted);
+        }
         std::thread::scope(|scope| {
             let (filled, slabs) = bounded::<Result<(Slab, More)>>(1);
-            let (spent, empty) = bounded(3);
-            for _ in 0..3 {
-                spent.send(Slab::new(slab_bytes)).expect("there is room");
-            }
-            scope.spawn(move || read_ahead(&mut *source, &empty, &filled));
+            let (spent, empty) = bounded(SLABS);
+            scope.spawn(move || read_ahead(&mut *source, slab_bytes, &empty, &filled));
             let result = self.take_slabs(&slabs, &spent, interrupted);
             // A source that waits for bytes must not keep a failure waiting.
             stop.store(true, Ordering::Relaxed);
@@ -39,25 +43,45 @@ impl Run<'_> {
         })
     }
 
+    /// The same on this thread alone.
+    fn read_and_take(&mut self, source: &mut dyn Source, slab_bytes: usize, interrupted: &AtomicBool) -> Result<()> {
+        let known = self.known;
+        let mut ingest = Ingest::new(|path: &[u8]| known.older(path));
+        let mut slab = Slab::new(slab_bytes);
+        loop {
+            self.stop_if_interrupted(interrupted)?;
+            slab.clear();
+            let more = source.fill(&mut slab)?;
+            self.take_slab(&mut ingest, &mut slab)?;
+            if more == More::No {
+                return Ok(());
+            }
+        }
+    }
+
+    fn stop_if_interrupted(&self, interrupted: &AtomicBool) -> Result<()> {
+        if self.progress.interrupted() || interrupted.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    fn take_slab<F: FnMut(&[u8]) -> Option<Recipe>>(&mut self, ingest: &mut Ingest<F>, slab: &mut Slab) -> Result<()> {
+        let bytes = slab.input_bytes();
+        let done = ingest.slab(self.writer, slab)?;
+        self.progress.bytes(bytes);
+        done.into_iter().try_for_each(|ingested| self.take(ingested))
+    }
+
     fn take_slabs(&mut self, slabs: &Receiver<Result<(Slab, More)>>, spent: &Sender<Slab>, interrupted: &AtomicBool) -> Result<()> {
         let known = self.known;
         let mut ingest = Ingest::new(|path: &[u8]| known.older(path));
         loop {
-            if self.progress.interrupted() || interrupted.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted);
-            }
+            self.stop_if_interrupted(interrupted)?;
             self.writer.check()?;
             let (mut slab, more) = match slabs.recv_timeout(Duration::from_millis(200)) {
                 Ok(slab) => slab?,
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the last slab says so"),
             };
-            let bytes = slab.input_bytes();
-            let done = ingest.slab(self.writer, &mut slab)?;
-            self.progress.bytes(bytes);
-            for ingested in done {
-                self.take(ingested)?;
-            }
+            self.take_slab(&mut ingest, &mut slab)?;
             // The reader may have ended already.
             let _ = spent.send(slab);
             if more == More::No {
@@ -99,8 +123,22 @@ impl Run<'_> {
     }
 }
 
-fn read_ahead(source: &mut dyn Source, empty: &Receiver<Slab>, filled: &Sender<Result<(Slab, More)>>) {
-    for mut slab in empty {
+/// Slabs are made as they are needed: what is little needs one.
+fn read_ahead(source: &mut dyn Source, slab_bytes: usize, empty: &Receiver<Slab>, filled: &Sender<Result<(Slab, More)>>) {
+    let mut made = 0;
+    loop {
+        let mut slab = match empty.try_recv() {
+            Err(TryRecvError::Empty) if made < SLABS => {
+                made += 1;
+                Slab::new(slab_bytes)
+            }
+            Err(TryRecvError::Empty) => match empty.recv() {
+                Ok(slab) => slab,
+                Err(_) => return,
+            },
+            Ok(slab) => slab,
+            Err(TryRecvError::Disconnected) => return,
+        };
         slab.clear();
         let result = source.fill(&mut slab);
         let last = !matches!(result, Ok(More::Yes));

@@ -4,7 +4,7 @@
 //! finds one that another left, then looks again at records, snapshots and packs, and gives every frame that is still needed another
 //! place before a pack goes. A final record is never taken back, so it does not matter who deletes, how often, or how late.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::facts::{Facts, State};
 use super::plan::Condemned;
@@ -31,7 +31,7 @@ pub struct Collector<'a> {
     /// Frames that were read well in this run: pack and frame.
     pub verified: HashSet<(u32, u32)>,
     /// Packs that were announced and will be condemned no more. Never one that is doomed.
-    pub leaving: HashSet<u32>,
+    pub leaving: BTreeSet<u32>,
     /// Packs that were announced and stay so, because somebody is still writing their like.
     pub busy: HashSet<u32>,
     pub report: PruneReport,
@@ -50,7 +50,7 @@ impl<'a> Collector<'a> {
             facts: Facts::default(),
             snapshots: HashSet::new(),
             verified: HashSet::new(),
-            leaving: HashSet::new(),
+            leaving: BTreeSet::new(),
             busy: HashSet::new(),
             report: PruneReport::default(),
         };
@@ -170,7 +170,8 @@ impl<'a> Collector<'a> {
             self.facts.copies_of(pack).iter().filter(|copy| wanted(copy.frame)).map(|copy| u64::from(copy.stored_len)).sum()
         };
         let mostly_needed = |pack: u32| 2 * stored(pack, &|frame| unmet.contains(&frame)) > stored(pack, &|_| true);
-        let leaving: HashSet<u32> = packs.iter().copied().filter(|&pack| mostly_needed(pack) && !self.is_orphaned(pack, &barred)).collect();
+        let leaving: BTreeSet<u32> =
+            packs.iter().copied().filter(|&pack| mostly_needed(pack) && !self.is_orphaned(pack, &barred)).collect();
         packs.retain(|pack| !leaving.contains(pack));
         self.leaving = leaving;
         self.busy = if self.options.exclusive { HashSet::new() } else { self.still_written(&packs, due)? };
@@ -227,7 +228,8 @@ impl<'a> Collector<'a> {
             salts.extend(self.salt(pack)?);
         }
         let mut busy = HashSet::new();
-        for &pack in ripe.iter().filter(|_| !salts.is_empty()) {
+        let ripe: BTreeSet<u32> = ripe.iter().copied().collect();
+        for pack in ripe.into_iter().filter(|_| !salts.is_empty()) {
             if self.salt(pack)?.is_some_and(|salt| salts.contains(&salt)) {
                 busy.insert(pack);
             }

@@ -1,7 +1,7 @@
 //! What is stored: every pack, every copy of every frame, and which segments say so. From segments, and from the footers of packs that no
 //! segment lists; never from this host's index.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use crate::backend::{Area, Place};
@@ -119,9 +119,9 @@ pub struct SegmentFacts {
 pub struct Facts {
     pub packs: Vec<Pack>,
     pub copies: Vec<Copy>,
-    pub segments: HashMap<ObjectName, SegmentFacts>,
+    pub segments: BTreeMap<ObjectName, SegmentFacts>,
     /// Packs whose footers cannot be read and that no segment lists.
-    pub unreadable: HashMap<ObjectName, String>,
+    pub unreadable: BTreeMap<ObjectName, String>,
     numbers: HashMap<ObjectName, u32>,
 }
 
@@ -148,7 +148,8 @@ impl Facts {
     /// which a segment lists and the store does not is gone, and not yet to come.
     pub fn refresh(&mut self, repository: &Repository, marks: &mut Marks, check: &dyn Fn() -> Result<()>) -> Result<()> {
         while !self.read_segments(repository, marks, check)? {}
-        let stored: HashMap<ObjectName, u64> = repository.locator()?.list(Area::Packs)?.into_iter().collect();
+        // In order, so that what a faulty store does to a run can be repeated.
+        let stored: BTreeMap<ObjectName, u64> = repository.locator()?.list(Area::Packs)?.into_iter().collect();
         for (&name, &size) in &stored {
             if !self.numbers.contains_key(&name) && !self.unreadable.contains_key(&name) {
                 self.read_unlisted(repository, marks, (name, size))?;

@@ -4,7 +4,7 @@
 //! Packs without a kept copy are removed; of the others those with the largest unused share are rewritten until what stays unused is
 //! little enough; many small ones are merged.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::facts::{BaseChunks, Copy, Facts, Pack, State};
 use crate::error::{Error, Result};
@@ -222,7 +222,7 @@ fn choose(facts: &Facts, marks: &Marks, condemned: &Condemned) -> Result<Choice>
 
 /// The packs of frames that only several copies together give; an error if there is a frame that they do not give either.
 fn pin(facts: &Facts, marks: &Marks, best: &[Option<(u8, bool, u64, u32)>]) -> Result<HashSet<u32>> {
-    let unmet: HashSet<u32> =
+    let unmet: BTreeSet<u32> =
         (0..marks.len() as u32).filter(|&frame| marks.get(frame).is_needed() && best[frame as usize].is_none()).collect();
     if unmet.is_empty() {
         return Ok(HashSet::new());

@@ -3,7 +3,7 @@
 //! What has none is moved, from whichever copy reads well. A frame of which no copy does keeps its packs from being deleted: damage is
 //! never moved, and never made worse.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -85,7 +85,7 @@ impl Collector<'_> {
         let mut open: Vec<(Need, usize)> = needs.into_iter().map(|need| (need, 0)).collect();
         while !open.is_empty() {
             // Survivors of a round, pack by pack.
-            let mut by_pack: HashMap<u32, Vec<(Need, usize)>> = HashMap::new();
+            let mut by_pack: BTreeMap<u32, Vec<(Need, usize)>> = BTreeMap::new();
             for (need, tried) in open.drain(..) {
                 match need.survivors.get(tried) {
                     None => unmet.push(need),
