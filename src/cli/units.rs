@@ -375,7 +375,9 @@ mod tests {
 
     #[test]
     fn words_of_units_mean_themselves() {
-        for (word, expected) in [("/a/b", "/a/b"), ("/a b", "\"/a b\""), ("100%", "100%%"), ("$x", "$$x"), ("a\"b", "\"a\\\"b\""), ("a\\b", "\"a\\\\b\"")] {
+        for (word, expected) in
+            [("/a/b", "/a/b"), ("/a b", "\"/a b\""), ("100%", "100%%"), ("$x", "$$x"), ("a\"b", "\"a\\\"b\""), ("a\\b", "\"a\\\\b\"")]
+        {
             assert_eq!(systemd_word(word.as_ref()), expected);
         }
     }

@@ -149,7 +149,14 @@ impl Parsed {
             notify: Notify::default(),
             serve: Serve::default(),
         };
-        Self { config, complaints: vec![complaint], mentions: Vec::new(), repository_is_good: false, notify_is_good: false, keys: BTreeSet::new() }
+        Self {
+            config,
+            complaints: vec![complaint],
+            mentions: Vec::new(),
+            repository_is_good: false,
+            notify_is_good: false,
+            keys: BTreeSet::new(),
+        }
     }
 }
 

@@ -477,7 +477,9 @@ fn secrets_are_fetched_late_and_said_nowhere() {
     let night = Night::new(11);
     let command = StreamCommand {
         name: "a".into(),
-        line: ["sh", "-c", "echo error: password $DB_PASSWORD >&2; [ \"$DB_PASSWORD\" = hunter22 ] && echo $DB_HOST"].map(String::from).to_vec(),
+        line: ["sh", "-c", "echo error: password $DB_PASSWORD >&2; [ \"$DB_PASSWORD\" = hunter22 ] && echo $DB_HOST"]
+            .map(String::from)
+            .to_vec(),
         variables: vec![("DB_HOST".into(), "db1".into())],
         secrets: vec![("DB_PASSWORD".into(), SecretFrom::Variable("THE_PASSWORD".into()))],
         made_by: None,
