@@ -522,7 +522,7 @@ fn what_cannot_be_unpacked_here_is_not_called_wrong() {
     let other = with_window(b"an error message", 20);
     assert_eq!(expected(&other), (Verdict::Incomplete, "it is zstd and not pg_dump".into()));
     assert_eq!(expected(&other[..other.len() - 1]), (Verdict::Incomplete, "it ends in the middle of a zstd frame".into()));
-    assert_eq!(expected(&sample("pg_dump.sql.gz")[..300]).1, "it ends before the gzip stream does");
+    assert_eq!(expected(&sample("pg_dump.sql.gz")[..20]).1, "it ends before the gzip stream does");
     assert_eq!(expected(&sample("mariadb-dump.sql")), (Verdict::Incomplete, "it is mysqldump and not pg_dump".into()));
 }
 

@@ -385,7 +385,7 @@ fn a_mistake_in_the_configuration_is_told() {
     assert_eq!(events(&folder), ["missed"]);
     // Where it is wrong who is to be told, nobody is.
     configure(&scene, &format!("{notify}on_sucess = true\n"));
-    fs::remove_dir_all(scene.at("state")).unwrap_or_default();
+    fs::remove_dir_all(scene.at(".local/state")).unwrap();
     scene.check(&["run", "good"], 2);
     assert!(told(&folder).is_empty());
 }
