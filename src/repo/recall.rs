@@ -41,6 +41,9 @@ pub type Unreadable = (String, Error);
 /// All that can be read of one kind, oldest first, and what went wrong with the others.
 pub type Gathered<T> = (Vec<(ObjectName, T)>, Vec<Unreadable>);
 
+/// The same with their bodies, in the place of names.
+pub type WithBodies<T> = (Vec<(T, Vec<u8>)>, Vec<Unreadable>);
+
 /// All of a kind, read from the store.
 pub fn all<T: Memorable>(repository: &Repository) -> Result<Gathered<T>> {
     Ok(gather(repository, &Remembered::default())?.known())
@@ -60,7 +63,7 @@ pub fn at_hand<T: Memorable>(repository: &Repository) -> Result<Gathered<T>> {
 }
 
 /// All of a kind with their bodies, read from the store.
-pub fn bodies<T: Memorable>(repository: &Repository) -> Result<(Vec<(T, Vec<u8>)>, Vec<Unreadable>)> {
+pub fn bodies<T: Memorable>(repository: &Repository) -> Result<WithBodies<T>> {
     let Heap { found, unreadable, mut read } = gather(repository, &Remembered::default())?;
     let found = found.into_iter().filter_map(|(name, what)| Some((what?, read.remove(&name)?)));
     Ok((found.collect(), unreadable))

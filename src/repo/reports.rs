@@ -55,7 +55,7 @@ impl Repository {
     }
 
     /// The same with their bodies.
-    pub(crate) fn report_bodies(&self) -> Result<(Vec<(Report, Vec<u8>)>, Vec<Unreadable>)> {
+    pub(crate) fn report_bodies(&self) -> Result<recall::WithBodies<Report>> {
         recall::bodies(self)
     }
 
