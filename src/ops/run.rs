@@ -138,7 +138,7 @@ struct Course<'a> {
     /// What was saved is not what it should be: nothing older is to go.
     is_doubtful: bool,
     /// Held to the end.
-    _lock: Option<std::fs::File>,
+    _lock: Option<lock::Lock>,
 }
 
 impl Course<'_> {

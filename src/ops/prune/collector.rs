@@ -84,7 +84,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    fn missing_snapshot(&self, listed: &HashSet<SnapshotId>) -> Option<SnapshotId> {
+    fn missing_snapshot(&self, listed: &BTreeSet<SnapshotId>) -> Option<SnapshotId> {
         let last = self.records.epochs.iter().max_by_key(|(_, epoch)| epoch.epoch).map(|(_, epoch)| &epoch.snapshots);
         let mut known = last.into_iter().flatten().chain(&self.snapshots);
         known.find(|id| !listed.contains(*id) && !self.records.forgotten.contains(*id)).copied()
@@ -92,8 +92,8 @@ impl<'a> Collector<'a> {
 
     /// Marks what the snapshots need that are not marked yet, and returns those that are listed. One that goes away meanwhile may have got
     /// another name: then they are listed again.
-    fn mark_snapshots(&mut self) -> Result<HashSet<SnapshotId>> {
-        let mut listed = HashSet::new();
+    fn mark_snapshots(&mut self) -> Result<BTreeSet<SnapshotId>> {
+        let mut listed = BTreeSet::new();
         let mut vanished = true;
         while std::mem::take(&mut vanished) {
             listed = self.repository.locator()?.list(Area::Snapshots)?.into_iter().map(|(id, _)| id).collect();

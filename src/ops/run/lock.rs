@@ -19,6 +19,16 @@ use crate::repo::Repository;
 /// How often a lock is tried again.
 const INTERVAL: Duration = Duration::from_millis(200);
 
+/// The lock of a job, until it is dropped.
+pub struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // To close the file is not enough: a child that was just forked, and has not become its program yet, has it open as well.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// Takes the job's lock; nothing where this host keeps no state.
 pub fn take(
     repository: &Repository,
@@ -26,7 +36,7 @@ pub fn take(
     options: &RunOptions,
     observer: &dyn Observer,
     progress: &dyn Progress,
-) -> Result<Option<File>> {
+) -> Result<Option<Lock>> {
     let Some(state) = &options.state else { return Ok(None) };
     let folder = state.join("locks");
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
@@ -60,7 +70,7 @@ pub fn take(
     let holder = format!("process {}, since {:.0}\n", std::process::id(), repository.world().now());
     let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(holder.as_bytes()));
     noted.map_err(|error| Error::file("write", &path, error))?;
-    Ok(Some(file))
+    Ok(Some(Lock(file)))
 }
 
 /// The name of a job as part of a file's.
