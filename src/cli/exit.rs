@@ -192,7 +192,7 @@ fn hint(error: &Error) -> Option<&'static str> {
 
 /// The last lines a failed command said.
 fn stderr_tail(error: &Error) -> Option<String> {
-    let Error::Command { stderr_tail, .. } = error else { return None };
+    let (Error::Command { stderr_tail, .. } | Error::Receiver { stderr_tail, .. }) = error else { return None };
     let text = Cleaner::default().clean(stderr_tail);
     let lines: Vec<&str> = text.lines().collect();
     let last = &lines[lines.len().saturating_sub(10)..];
@@ -261,7 +261,7 @@ mod tests {
             (Error::Usage("x".into()), 2),
             (Error::EmptyStream { name: "x".into() }, 1),
             (Error::Command { program: "x".into(), outcome: "failed".into(), stderr_tail: Vec::new() }, 4),
-            (Error::Receiver { program: "x".into(), outcome: "failed".into() }, 4),
+            (Error::Receiver { program: "x".into(), outcome: "failed".into(), stderr_tail: Vec::new() }, 4),
             (Error::NoRepository { location: "x".into() }, 10),
             (Error::WrongKey, 12),
             (Error::WrongWords("x".into()), 12),
@@ -291,6 +291,8 @@ mod tests {
         let error = Error::Command { program: "x".into(), outcome: "failed".into(), stderr_tail: said.into() };
         let tail = stderr_tail(&error).unwrap();
         assert!(tail.starts_with("line 11\n") && tail.ends_with("line 20"));
+        let error = Error::Receiver { program: "x".into(), outcome: "failed".into(), stderr_tail: b"why\n".to_vec() };
+        assert_eq!(stderr_tail(&error).unwrap(), "why");
         assert_eq!(stderr_tail(&Error::WrongKey), None);
     }
 }

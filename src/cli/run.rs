@@ -12,7 +12,7 @@ use crate::format::report::Report;
 use crate::ops::run::{Observer, RunOptions, not_begun, preview, run};
 use crate::ops::status::{gather, judge, write_metrics};
 use crate::repo::Repository;
-use crate::source::StderrSink;
+use crate::source::Sink;
 use crate::world::World;
 
 /// Run jobs of the configuration: back up, check, forget, report
@@ -194,7 +194,7 @@ impl Observer for Onlooker<'_> {
         untold
     }
 
-    fn said(&self, _name: &str) -> StderrSink {
+    fn said(&self, _name: &str) -> Sink {
         self.reporter.stderr_sink()
     }
 

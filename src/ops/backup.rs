@@ -28,7 +28,7 @@ use crate::ops::judge::{Advice, Expect, Judgement, Verdicts};
 use crate::ops::overheard::Overheard;
 use crate::progress::{Progress, Stage};
 use crate::repo::{CatalogWriter, Cost, Reliance, Repository, SnapshotFilter, Stored, Writer, WriterOptions, WrittenCatalog};
-use crate::source::{CommandLine, CommandSource, Filter, Source, StderrSink, StreamSource, Tally, TreeOptions, TreeSource};
+use crate::source::{CommandLine, CommandSource, Filter, Sink, Source, StreamSource, Tally, TreeOptions, TreeSource};
 pub(super) use known::Known;
 pub(super) use run::Run;
 pub use several::{Member, MemberInput, OpenStream};
@@ -40,7 +40,7 @@ pub enum Input {
     /// Bytes of any reader.
     Reader { name: String, reader: Box<dyn Read + Send> },
     /// What a command writes to its standard output.
-    Command { name: String, line: CommandLine, stderr: StderrSink },
+    Command { name: String, line: CommandLine, stderr: Sink },
     /// Files and folders.
     Tree { roots: Vec<PathBuf>, filter: Filter, one_file_system: bool },
     /// Streams and trees that make one snapshot together, or none.

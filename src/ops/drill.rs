@@ -21,7 +21,7 @@ use crate::format::entry::{Entry, Node};
 use crate::format::report::{Drill, DrillCheck, DrilledContent, Step};
 use crate::limits::*;
 use crate::ops::browse;
-use crate::ops::dump::{DumpReport, dump};
+use crate::ops::dump::{self, DumpReport};
 use crate::ops::restore::{RestoreOptions, just_these, restore};
 use crate::progress::Progress;
 use crate::repo::{Repository, Selection, Stored};
@@ -140,18 +140,13 @@ impl Run<'_> {
                 self.surroundings.set("SNAP_STREAM", &name);
                 self.surroundings.set("SNAP_FORMAT", dump_of.map_or("", |dump| &dump.format));
                 self.surroundings.set("SNAP_UNPACK", dump_of.and_then(unpacking).unwrap_or("cat"));
-                let mut report = None;
-                let said = self.surroundings.feed(&line, |stdin| {
+                let found = dump::find(self.repository, &selection)?;
+                let (report, said) = self.surroundings.feed(&line, found.size(), |stdin| {
                     let mut counted = Counted { inner: stdin, first: &mut note, bytes: 0 };
-                    report = Some(dump(self.repository, &selection, &mut counted, self.progress)?);
-                    Ok(())
+                    dump::write(self.repository, &found, &mut counted, self.progress)
                 })?;
                 self.surroundings.adopt(&said);
-                report.ok_or_else(|| Error::Command {
-                    program: line[0].clone(),
-                    outcome: format!("ended before it had read all of {name}"),
-                    stderr_tail: Vec::new(),
-                })?
+                report
             }
             None => {
                 let target = self.subject.folder.join("streams");
@@ -159,7 +154,7 @@ impl Run<'_> {
                 let target = target.join(name.replace('/', "_"));
                 let mut file = fs::File::create_new(&target).map_err(|error| Error::file("create", &target, error))?;
                 let mut counted = Counted { inner: &mut file, first: &mut note, bytes: 0 };
-                dump(self.repository, &selection, &mut counted, self.progress)?
+                dump::dump(self.repository, &selection, &mut counted, self.progress)?
             }
         };
         self.note_first(first);
@@ -230,7 +225,7 @@ impl Run<'_> {
         let names: String = tables.iter().map(|table| format!("{}\n", table.name.replace('\n', " "))).collect();
         self.surroundings.set("SNAP_STREAM", &dump.path);
         self.surroundings.set("SNAP_FORMAT", &dump.format);
-        let said = self.surroundings.feed(line, |stdin| {
+        let ((), said) = self.surroundings.feed(line, names.len() as u64, |stdin| {
             use std::io::Write;
             stdin.write_all(names.as_bytes()).map_err(|_| Error::OutputClosed)
         })?;
@@ -278,7 +273,7 @@ impl Run<'_> {
         self.surroundings.set("SNAP_ASK", &asked);
         let (answer, succeeded) = match self.surroundings.run(&line) {
             Ok(said) => (said.trim().to_owned(), true),
-            Err(error @ Error::Command { .. }) => (with_tail(&error), false),
+            Err(error @ Error::Receiver { .. }) => (with_tail(&error), false),
             Err(error) => return Err(error),
         };
         let passed = succeeded && fits(&check.answer, &answer);
@@ -325,7 +320,7 @@ fn describe(expected: &Answer) -> String {
 /// An error with the last of what a command said about it.
 fn with_tail(error: &Error) -> String {
     match error {
-        Error::Command { program, outcome, stderr_tail } => {
+        Error::Receiver { program, outcome, stderr_tail } => {
             let said = String::from_utf8_lossy(stderr_tail);
             let last: Vec<&str> = said.trim().lines().rev().take(3).collect();
             let last: Vec<&str> = last.into_iter().rev().collect();

@@ -34,7 +34,7 @@ use crate::ops::backup::{BackupOptions, BackupReport, Input, backup};
 use crate::ops::receipt::Receipts;
 use crate::progress::Progress;
 use crate::repo::Repository;
-use crate::source::{Patience, StderrSink};
+use crate::source::{Patience, Sink};
 use hooks::Hook;
 use limited::Limited;
 pub use preview::{Preview, preview};
@@ -68,7 +68,7 @@ pub trait Observer {
         Vec::new()
     }
     /// Gets what the command of a stream or step says.
-    fn said(&self, _name: &str) -> StderrSink {
+    fn said(&self, _name: &str) -> Sink {
         Box::new(|_| {})
     }
     /// The job is waiting for another run of it to end.

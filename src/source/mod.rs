@@ -5,6 +5,7 @@
 //! Entries come in path order. What cannot be read is an event and not an error; an error ends the backup.
 
 mod command;
+mod fed;
 mod file;
 mod filter;
 mod folder;
@@ -12,6 +13,7 @@ mod links;
 mod patterns;
 mod roots;
 mod several;
+mod started;
 mod stat;
 mod stream;
 #[cfg(test)]
@@ -23,12 +25,12 @@ mod xattrs;
 
 use std::ops::Range;
 
-pub use command::{
-    CommandLine, CommandSource, SECRET_PREFIXES, SecretVariables, Setting, StderrSink, bare_command, how_it_ended, run_command,
-};
+pub use command::{CommandLine, CommandSource, SECRET_PREFIXES, SecretVariables, Setting, bare_command, how_it_ended, run_command};
+pub use fed::Fed;
 pub use filter::{Filter, FilterRules};
 pub use patterns::{Case, Includes, Names, parse_exclude_file};
 pub use several::{Member, MemberSource, SeveralSource, Tally};
+pub use started::Sink;
 pub use stream::{Patience, StreamSource, span, stream_meta};
 pub use tree::{TreeOptions, TreeSource};
 

@@ -15,7 +15,7 @@ use crate::format::snapshot::Part;
 use crate::ops::overheard::Overheard;
 use crate::repo::{Repository, SnapshotFilter};
 use crate::source::{
-    self, CommandLine, CommandSource, Filter, MemberSource, More, Setting, SeveralSource, Slab, Source, StderrSink, StreamSource, Tally,
+    self, CommandLine, CommandSource, Filter, MemberSource, More, Setting, SeveralSource, Sink, Slab, Source, StreamSource, Tally,
     TreeOptions,
 };
 
@@ -34,7 +34,7 @@ pub struct Member {
 /// Where a member's bytes come from.
 pub enum MemberInput {
     /// What a command writes to its standard output.
-    Command { line: CommandLine, setting: Setting, stderr: StderrSink },
+    Command { line: CommandLine, setting: Setting, stderr: Sink },
     /// Bytes of a reader.
     Reader(OpenStream),
     /// Files and folders.

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::error::show_bytes;
 use crate::limits::*;
-use crate::source::StderrSink;
+use crate::source::Sink;
 
 /// Longest line that is waited for.
 const LINE_BYTES_MAX: usize = 4 << 10;
@@ -22,7 +22,7 @@ pub struct Said {
 }
 
 struct State {
-    next: StderrSink,
+    next: Sink,
     secrets: Vec<Zeroizing<Vec<u8>>>,
     /// A line that has not ended.
     line: Vec<u8>,
@@ -30,7 +30,7 @@ struct State {
 }
 
 impl Said {
-    pub fn new(name: &str, next: StderrSink) -> Self {
+    pub fn new(name: &str, next: Sink) -> Self {
         Self { name: name.into(), state: Mutex::new(State { next, secrets: Vec::new(), line: Vec::new(), tail: Vec::new() }) }
     }
 
@@ -42,7 +42,7 @@ impl Said {
     }
 
     /// Where the command is to say it.
-    pub fn sink(self: &Arc<Self>) -> StderrSink {
+    pub fn sink(self: &Arc<Self>) -> Sink {
         let end = End(self.clone());
         Box::new(move |bytes| end.0.lock().take(bytes))
     }
