@@ -69,24 +69,23 @@ impl Args {
         }
         let repository = unlock::open(context)?;
         let mut reports = Vec::new();
-        let mut worst = None;
+        let mut is_interrupted = false;
         for wanted in wanted {
             let (report, error) = self.try_out(context, &repository, &wanted)?;
+            is_interrupted = matches!(error, Some(Error::Interrupted));
             tell(context, &report)?;
             reports.push(report);
-            if matches!(error, Some(Error::Interrupted)) {
-                worst = error;
+            if is_interrupted {
                 break;
             }
-            worst = worst.or(error);
         }
         for path in &self.report {
             evidence::write(path, &reports)?;
         }
-        match worst {
-            Some(error) => Err(error),
-            None if reports.iter().all(|report| report.outcome == Went::Good) => Ok(Outcome::Done),
-            None => Ok(Outcome::Missed),
+        match is_interrupted {
+            true => Err(Error::Interrupted),
+            // What went wrong was said with each.
+            false => Ok(Outcome::Code(reports.iter().map(|report| report.exit_code).fold(0, exit::worse))),
         }
     }
 
@@ -208,6 +207,8 @@ fn tell(context: &Context, report: &Report) -> Result<()> {
         output::print(&lines.iter().map(|line| output::harmless(line)).collect::<Vec<_>>().join("\n"))?;
     }
     match &report.error {
+        // The end of the program says so.
+        Some(_) if report.exit_code == exit::code(&Error::Interrupted) => {}
         Some(error) if report.outcome == Went::Partial => output::complain(error),
         Some(error) => output::complain(&format!("The drill of {} failed: {error}", drill.job)),
         None => {}

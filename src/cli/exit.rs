@@ -145,6 +145,24 @@ pub fn code(error: &Error) -> u8 {
     }
 }
 
+/// Of two exit codes the one that says more.
+pub fn worse(a: u8, b: u8) -> u8 {
+    let rank = |code: u8| match code {
+        0 => 0,
+        30 => 1,
+        3 => 2,
+        11 => 3,
+        2 => 4,
+        1 => 5,
+        4 => 6,
+        10 => 7,
+        12 => 8,
+        20 => 9,
+        _ => 10,
+    };
+    if rank(b) > rank(a) { b } else { a }
+}
+
 /// The message and its causes on one line.
 pub fn message(error: &Error) -> String {
     let mut text = error.to_string();
@@ -272,6 +290,14 @@ mod tests {
         ] {
             assert_eq!(code(&error), expected, "{error}");
             assert!(CODES.iter().any(|(known, _)| *known == expected));
+        }
+    }
+
+    #[test]
+    fn the_worst_exit_code_counts() {
+        for (codes, worst) in [(&[0, 0][..], 0), (&[3, 0, 4, 1], 4), (&[1, 3], 1), (&[11, 3, 0], 11), (&[4, 20, 1], 20), (&[130, 20], 130)]
+        {
+            assert_eq!(codes.iter().fold(0, |a, b| worse(a, *b)), worst);
         }
     }
 

@@ -92,6 +92,10 @@ fn a_drill_finds_what_a_server_finds() {
     assert_eq!((report["outcome"].as_str(), report["exit_code"].as_u64()), (Some("failed"), Some(4)), "{report}");
     assert!(report["error"].as_str().unwrap().starts_with("load app.db: bash exited with code 1: "), "{report}");
     assert_eq!(drill(&scene, &["app.db", "--snapshot", "latest~1"], 0)["outcome"], "good");
+    // Said once, and not as if a backup had failed.
+    let said = stderr(&scene.check(&["drill", "app.db", "--scratch", "."], 4));
+    assert_eq!(said.lines().filter(|line| line.contains("load app.db")).count(), 1, "{said}");
+    assert!(!said.contains("no snapshot") && !said.contains("hint"), "{said}");
 }
 
 #[test]
