@@ -41,7 +41,7 @@ fn run_of(report: &Report) -> Run {
 fn text(job: &Job, ran: &Ran) -> String {
     let run = run_of(&ran.report);
     let mut lines = vec![format!("job {}", output::harmless(&job.name))];
-    let mut line = |label: &str, text: String| lines.push(format!("  {:<10}{text}", output::harmless(label)));
+    let mut line = |label: &str, text: String| lines.push(format!("  {:<13} {text}", output::harmless(label)));
     for step in run.steps.iter().filter(|step| step.name != "backup") {
         let how = match &step.error {
             Some(_) => "failed after",
