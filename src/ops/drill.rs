@@ -25,6 +25,7 @@ use crate::ops::dump::{self, DumpReport};
 use crate::ops::restore::{RestoreOptions, just_these, restore};
 use crate::progress::Progress;
 use crate::repo::{Repository, Selection, Stored};
+use crate::wording::count;
 use place::Place;
 use program::{Counted, Surroundings};
 
@@ -208,7 +209,7 @@ impl Run<'_> {
     fn ask_all(&mut self, place: &Place, streams: &[Vec<u8>], dumps: &BTreeMap<String, Dump>) -> Result<()> {
         if let Some(line) = place.count() {
             for dump in streams.iter().filter_map(|path| dumps.get(&show_bytes(path))).filter(|dump| !dump.tables.is_empty()) {
-                let check = self.count(&line, dump)?;
+                let check = self.compare(&line, dump)?;
                 self.account.checks.push(check);
             }
         }
@@ -220,7 +221,7 @@ impl Run<'_> {
     }
 
     /// Compares rows with what was counted when the dump was saved.
-    fn count(&mut self, line: &[String], dump: &Dump) -> Result<DrillCheck> {
+    fn compare(&mut self, line: &[String], dump: &Dump) -> Result<DrillCheck> {
         let tables = &dump.tables[..dump.tables.len().min(DRILL_TABLES_MAX)];
         let names: String = tables.iter().map(|table| format!("{}\n", table.name.replace('\n', " "))).collect();
         self.surroundings.set("SNAP_STREAM", &dump.path);
@@ -248,9 +249,9 @@ impl Run<'_> {
             }
         }
         let rows: u64 = answers.iter().filter_map(|answer| answer.parse::<u64>().ok()).sum();
-        let expected_rows = dump.rows.map_or(String::new(), |rows| format!(" with {rows} rows"));
+        let expected_rows = dump.rows.map_or(String::new(), |rows| format!(" with {}", count(rows, "row")));
         let left = wrong.len().saturating_sub(5);
-        let (passed, mut answer) = (wrong.is_empty(), format!("{} tables with {rows} rows", answers.len()));
+        let (passed, mut answer) = (wrong.is_empty(), format!("{} with {}", count(answers.len() as u64, "table"), count(rows, "row")));
         wrong.truncate(5);
         if !passed {
             answer = format!("{answer}: {}{}", wrong.join(", "), if left > 0 { format!(", and {left} more") } else { String::new() });
@@ -258,7 +259,7 @@ impl Run<'_> {
         Ok(DrillCheck {
             name: format!("tables of {}", dump.path),
             asked: "rows of each table, against those counted at backup".into(),
-            expected: format!("{} tables{expected_rows}", tables.len()),
+            expected: format!("{}{expected_rows}", count(tables.len() as u64, "table")),
             answer,
             passed,
         })
