@@ -1,9 +1,10 @@
 //! Prune: what is forgotten goes, what is not restores bit for bit, whatever happens meanwhile.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use snap_backup::backend::{Area, Backend, Calls, Counting, Memory, Place};
+use snap_backup::backend::{Area, Backend, Calls, Counting, Faulty, Memory, Place};
 use snap_backup::error::{Error, Result};
 use snap_backup::format::record::Record;
 use snap_backup::id::{ObjectName, SnapshotId};
@@ -27,6 +28,19 @@ pub fn exclusive() -> PruneOptions {
 
 pub fn run(bench: &Bench, options: &PruneOptions) -> Result<PruneReport> {
     prune(&bench.open(), options, &Silent)
+}
+
+/// Does something once, in the place of another host, before the call of that number.
+pub fn at_call(inner: Memory, number: u64, act: impl Fn() + Send + Sync + 'static) -> (Arc<Faulty<Memory>>, Arc<AtomicBool>) {
+    let done = Arc::new(AtomicBool::new(false));
+    let is_done = done.clone();
+    let store = Faulty::new(inner, move |call| {
+        if call.number == number && !is_done.swap(true, Ordering::SeqCst) {
+            elsewhere(&act);
+        }
+        None
+    });
+    (Arc::new(store), done)
 }
 
 /// Removes snapshots as `forget` does: a record of it first.

@@ -281,19 +281,6 @@ fn a_prune_of_a_full_store() {
     assert!(*store.free.lock().unwrap() > 300_000);
 }
 
-/// Runs something in the place of another host before the call of that number.
-fn interrupted_at(inner: Memory, number: u64, act: impl Fn() + Send + Sync + 'static) -> (Arc<Faulty<Memory>>, Arc<AtomicBool>) {
-    let done = Arc::new(AtomicBool::new(false));
-    let is_done = done.clone();
-    let store = Faulty::new(inner, move |call| {
-        if call.number == number && !is_done.swap(true, Ordering::SeqCst) {
-            elsewhere(&act);
-        }
-        None
-    });
-    (Arc::new(store), done)
-}
-
 /// A whole prune between any two calls of a backup, after what the backup builds on was forgotten.
 #[test]
 fn a_prune_at_any_moment_of_a_backup() {
@@ -305,7 +292,7 @@ fn a_prune_at_any_moment_of_a_backup() {
             let other = scene.bench.over(Arc::new(scene.memory.clone()));
             let forgotten = scene.truth[1].0;
             let graces = graces.clone();
-            let (store, done) = interrupted_at(scene.memory.clone(), number, move || {
+            let (store, done) = at_call(scene.memory.clone(), number, move || {
                 forget(&other.open(), &[forgotten]);
                 graces.iter().for_each(|grace| drop(run(&other, &thorough(*grace)).unwrap()));
             });
@@ -352,7 +339,7 @@ fn a_backup_at_any_moment_of_a_prune() {
             let bytes = [&before.versions[0][..], &noise(9, 20_000)].concat();
             let (saved, backed_up) = (Arc::new(Mutex::new(None)), bytes.clone());
             let report = saved.clone();
-            let (store, done) = interrupted_at(memory.clone(), number, move || {
+            let (store, done) = at_call(memory.clone(), number, move || {
                 *report.lock().unwrap() = Some(other.save(&backed_up).snapshot.unwrap());
             });
             let outcome = before.prune_over(&bench, store, &options);
@@ -375,7 +362,7 @@ fn a_prune_at_any_moment_of_a_prune() {
         for number in 0..before.calls(&options) {
             let (bench, memory) = before.bench();
             let (other, theirs) = (bench.over(Arc::new(memory.clone())), options.clone());
-            let (store, _) = interrupted_at(memory.clone(), number, move || drop(run(&other, &theirs).unwrap()));
+            let (store, _) = at_call(memory.clone(), number, move || drop(run(&other, &theirs).unwrap()));
             let outcome = before.prune_over(&bench, store, &options);
             let case = format!("call {number}, {outcome:?}");
             assert!(outcome.is_ok(), "{case}");
@@ -391,7 +378,7 @@ fn a_prune_at_any_moment_of_a_restore() {
     for number in 0.. {
         let (bench, memory) = before.bench();
         let other = bench.over(Arc::new(memory.clone()));
-        let (store, done) = interrupted_at(memory.clone(), number, move || {
+        let (store, done) = at_call(memory.clone(), number, move || {
             let report = run(&other, &exclusive()).unwrap();
             assert!(report.packs_deleted > 0);
         });
@@ -422,7 +409,7 @@ fn nights_with_everything_at_once() {
             let grace = if random.below(2) == 0 { Duration::ZERO } else { NIGHT };
             let victims: Vec<SnapshotId> = truth.iter().map(|(id, _)| *id).filter(|_| random.below(3) == 0).collect();
             let gone = victims.clone();
-            let (store, done) = interrupted_at(memory.clone(), at, move || {
+            let (store, done) = at_call(memory.clone(), at, move || {
                 if !gone.is_empty() {
                     forget(&other.open(), &gone);
                 }

@@ -24,19 +24,6 @@ use crate::support::*;
 
 type Truth = Vec<(SnapshotId, Vec<u8>)>;
 
-/// Does something once, before the call of that number.
-fn at_call(inner: Memory, number: u64, act: impl Fn() + Send + Sync + 'static) -> (Arc<Faulty<Memory>>, Arc<AtomicBool>) {
-    let done = Arc::new(AtomicBool::new(false));
-    let is_done = done.clone();
-    let store = Faulty::new(inner, move |call| {
-        if call.number == number && !is_done.swap(true, Ordering::SeqCst) {
-            elsewhere(&act);
-        }
-        None
-    });
-    (Arc::new(store), done)
-}
-
 /// A prune that dies at some call: for the others it is one that stops for hours.
 fn prune_that_dies(bench: &Bench, memory: &Memory, at: u64, options: &PruneOptions) {
     let store = Faulty::at(memory.clone(), at, Fault::Crash);
