@@ -31,7 +31,7 @@ use crate::repo::{CatalogWriter, Cost, Reliance, Repository, SnapshotFilter, Sto
 use crate::source::{CommandLine, CommandSource, Filter, Sink, Source, StreamSource, Tally, TreeOptions, TreeSource};
 pub(super) use known::Known;
 pub(super) use run::Run;
-pub use several::{Member, MemberInput, OpenStream};
+pub use several::{CommandStream, CommandStreams, Member, MemberInput, OpenCommands, OpenStream};
 
 /// What to back up.
 pub enum Input {
@@ -247,7 +247,7 @@ impl Job<'_> {
         let verdicts = Verdicts::new(&self.options.expect, subject.kind, &subject.streams, self.older);
         let source = verdicts.watch(source);
         let catalog = CatalogWriter::new(writer, self.older);
-        let mut run = Run { catalog, writer, known: self.known, totals: Totals::default(), progress: self.progress };
+        let mut run = Run { catalog, writer, known: self.known, totals: Totals::default(), progress: self.progress, held: Vec::new() };
         run.work(source, self.options.slab_bytes, &self.options.interrupted, &stop)?;
         let Run { catalog, totals, .. } = run;
         if totals.bytes == 0 && subject.kind == SourceKind::Stream && !self.options.allow_empty {

@@ -6,7 +6,6 @@
 mod place;
 mod program;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use crate::limits::*;
 use crate::ops::browse;
 use crate::ops::dump::{self, DumpReport};
 use crate::ops::restore::{RestoreOptions, just_these, restore};
+use crate::ops::streams::{Whole, wholes};
 use crate::progress::Progress;
 use crate::repo::{Repository, Selection, Stored};
 use crate::wording::count;
@@ -83,9 +83,8 @@ struct Run<'a> {
 impl Run<'_> {
     fn all(&mut self) -> Result<()> {
         let (streams, files) = browse::contents(self.repository, self.subject.stored, self.subject.streams)?;
-        let dumps: BTreeMap<String, Dump> =
-            self.subject.stored.snapshot.dumps.iter().map(|dump| (dump.path.clone(), dump.clone())).collect();
-        let formats: Vec<&str> = streams.iter().filter_map(|path| dumps.get(&show_bytes(path))).map(|dump| dump.format.as_str()).collect();
+        let wholes = wholes(&self.subject.stored.snapshot, &streams);
+        let formats: Vec<&str> = wholes.iter().filter_map(|whole| whole.dump.as_ref()).map(|dump| dump.format.as_str()).collect();
         let place = Place::new(self.subject.plan, &formats)?;
         let folder = self.subject.folder.to_string_lossy().into_owned();
         self.surroundings.set("SNAP_DRILL", folder);
@@ -97,7 +96,7 @@ impl Run<'_> {
             }),
             None => Ok(()),
         };
-        let outcome = made.and_then(|()| self.fill_and_ask(&place, &streams, files, &dumps));
+        let outcome = made.and_then(|()| self.fill_and_ask(&place, &wholes, files, &streams));
         // Whatever happened: no server is to be left behind.
         let down = match place.down() {
             Some(down) => self.step("down", |run| run.surroundings.run(&down).map(drop)),
@@ -106,16 +105,15 @@ impl Run<'_> {
         outcome.and(down)
     }
 
-    fn fill_and_ask(&mut self, place: &Place, streams: &[Vec<u8>], files: bool, dumps: &BTreeMap<String, Dump>) -> Result<()> {
-        for path in streams {
-            let dump = dumps.get(&show_bytes(path));
-            self.step(&format!("load {}", show_bytes(path)), |run| run.load(place, path, dump))?;
+    fn fill_and_ask(&mut self, place: &Place, wholes: &[Whole], files: bool, streams: &[Vec<u8>]) -> Result<()> {
+        for Whole { path, dump } in wholes {
+            self.step(&format!("load {}", show_bytes(path)), |run| run.load(place, path, dump.as_ref()))?;
         }
         if files {
             self.step("restore files", |run| run.restore_files(streams))?;
         }
         self.account.seconds_to_ready = self.begun.elapsed().as_secs_f64();
-        self.step("checks", |run| run.ask_all(place, streams, dumps))
+        self.step("checks", |run| run.ask_all(place, wholes))
     }
 
     /// Does something, and notes how long it took and how it went.
@@ -206,9 +204,9 @@ impl Run<'_> {
         Ok(hasher.finalize().to_hex().to_string())
     }
 
-    fn ask_all(&mut self, place: &Place, streams: &[Vec<u8>], dumps: &BTreeMap<String, Dump>) -> Result<()> {
+    fn ask_all(&mut self, place: &Place, wholes: &[Whole]) -> Result<()> {
         if let Some(line) = place.count() {
-            for dump in streams.iter().filter_map(|path| dumps.get(&show_bytes(path))).filter(|dump| !dump.tables.is_empty()) {
+            for dump in wholes.iter().filter_map(|whole| whole.dump.as_ref()).filter(|dump| !dump.tables.is_empty()) {
                 let check = self.compare(&line, dump)?;
                 self.account.checks.push(check);
             }

@@ -23,4 +23,5 @@ pub mod restore;
 pub mod run;
 pub mod stats;
 pub mod status;
+pub mod streams;
 pub mod tag;

@@ -17,6 +17,7 @@ use std::time::Instant;
 use rustix::process::Signal;
 use zeroize::Zeroizing;
 
+use super::several::of_stream;
 use super::started::{Sink, Started};
 use super::{More, Patience, Slab, Source, StreamSource};
 use crate::error::{Error, Result, show_bytes};
@@ -54,6 +55,8 @@ pub struct Setting {
 pub struct CommandSource {
     /// Until the command is started.
     waiting: Option<(Vec<u8>, Meta, Sink)>,
+    /// What it is called in errors, in front of the program.
+    called: Option<String>,
     line: CommandLine,
     setting: Setting,
     interrupted: Arc<AtomicBool>,
@@ -63,12 +66,36 @@ pub struct CommandSource {
 impl CommandSource {
     /// The command's output as an entry `name`, which stops soon after `interrupted` becomes true.
     pub fn new(name: Vec<u8>, meta: Meta, line: CommandLine, stderr: Sink, interrupted: Arc<AtomicBool>) -> Self {
-        Self { waiting: Some((name, meta, stderr)), line, setting: Setting::default(), interrupted, running: None }
+        Self { waiting: Some((name, meta, stderr)), called: None, line, setting: Setting::default(), interrupted, running: None }
     }
 
     /// The same with variables of its own, and an end to our patience.
     pub fn with_setting(self, setting: Setting) -> Self {
         Self { setting, ..self }
+    }
+
+    /// The same, and its errors say of which stream they are.
+    pub fn named(self, name: String) -> Self {
+        Self { called: Some(name), ..self }
+    }
+
+    fn fill_more(&mut self, slab: &mut Slab) -> Result<More> {
+        if let Some((name, meta, stderr)) = self.waiting.take() {
+            self.running = Some(self.start(name, meta, stderr)?);
+        }
+        let Some((started, mut output)) = self.running.take() else { return Ok(More::No) };
+        match output.fill(slab) {
+            Ok(More::Yes) => {
+                self.running = Some((started, output));
+                Ok(More::Yes)
+            }
+            Ok(More::No) => {
+                finish(started, &self.line, &self.interrupted, &self.setting.patience)?;
+                Ok(More::No)
+            }
+            Err(Error::TimedOut(outcome)) => Err(give_up(started, &self.line, outcome)),
+            Err(error) => Err(error),
+        }
     }
 
     fn start(&mut self, name: Vec<u8>, meta: Meta, stderr: Sink) -> Result<(Started, StreamSource)> {
@@ -87,22 +114,10 @@ impl CommandSource {
 
 impl Source for CommandSource {
     fn fill(&mut self, slab: &mut Slab) -> Result<More> {
-        if let Some((name, meta, stderr)) = self.waiting.take() {
-            self.running = Some(self.start(name, meta, stderr)?);
-        }
-        let Some((started, mut output)) = self.running.take() else { return Ok(More::No) };
-        match output.fill(slab) {
-            Ok(More::Yes) => {
-                self.running = Some((started, output));
-                Ok(More::Yes)
-            }
-            Ok(More::No) => {
-                finish(started, &self.line, &self.interrupted, &self.setting.patience)?;
-                Ok(More::No)
-            }
-            Err(Error::TimedOut(outcome)) => Err(give_up(started, &self.line, outcome)),
-            Err(error) => Err(error),
-        }
+        self.fill_more(slab).map_err(|error| match &self.called {
+            Some(name) => of_stream(name, error),
+            None => error,
+        })
     }
 }
 
@@ -129,7 +144,7 @@ pub fn run_command(line: &CommandLine, mut setting: Setting, said: Sink, interru
 }
 
 /// The command with all its variables, but for its outputs.
-fn prepare(line: &CommandLine, setting: &mut Setting) -> Result<Command> {
+pub(super) fn prepare(line: &CommandLine, setting: &mut Setting) -> Result<Command> {
     let inherited = std::env::vars_os().map(|(name, _)| name);
     let mut command = command(line, inherited);
     command.envs(setting.variables.drain(..));

@@ -24,7 +24,7 @@ const LOOK_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// A started program and its standard input, which is written without being blocked by it.
 pub struct Fed {
     /// Dropped, and so ended, before its input.
-    started: Started,
+    pub(super) started: Started,
     program: String,
     /// Its standard input, until that has ended.
     pipe: Option<PipeWriter>,
@@ -65,9 +65,14 @@ impl Fed {
         }
     }
 
+    /// Ends its input.
+    pub(super) fn close(&mut self) {
+        drop(self.pipe.take());
+    }
+
     fn finish(mut self, size: u64) -> Result<()> {
         if self.written == size {
-            drop(self.pipe.take());
+            self.close();
         }
         let program = self.program.clone();
         let status = self.started.wait(&self.interrupted, |started| match started.wants_terminal() {

@@ -37,6 +37,7 @@ mod run;
 mod serve;
 mod simulation;
 mod sweep;
+mod tables;
 mod tidy;
 mod trace;
 mod watch;

@@ -7,10 +7,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::known::Known;
 use crate::error::{Error, Result};
-use crate::format::entry::Node;
+use crate::format::entry::{Node, path_order};
 use crate::format::snapshot::Totals;
 use crate::progress::Progress;
-use crate::repo::{CatalogWriter, Ingest, Ingested, Writer};
+use crate::repo::{CatalogWriter, Ingest, Ingested, PendingEntry, Writer};
 use crate::source::{More, Slab, Source};
 
 /// A backup under way.
@@ -20,6 +20,8 @@ pub struct Run<'a> {
     pub known: &'a Known,
     pub totals: Totals,
     pub progress: &'a dyn Progress,
+    /// Entries of streams that were read at once, until all of these have ended.
+    pub held: Vec<PendingEntry>,
 }
 
 impl Run<'_> {
@@ -52,18 +54,31 @@ impl Run<'_> {
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the last slab says so"),
             };
-            let bytes = slab.input_bytes();
+            let (bytes, in_order) = (slab.input_bytes(), slab.lane == 0);
+            if in_order {
+                self.release()?;
+            }
             let done = ingest.slab(self.writer, &mut slab)?;
             self.progress.bytes(bytes);
             for ingested in done {
-                self.take(ingested)?;
+                match ingested {
+                    Ingested::Entry(pending) if !in_order => self.held.push(*pending),
+                    ingested => self.take(ingested)?,
+                }
             }
             // The reader may have ended already.
             let _ = spent.send(slab);
             if more == More::No {
-                return Ok(());
+                return self.release();
             }
         }
+    }
+
+    /// What was held comes before all that comes now.
+    fn release(&mut self) -> Result<()> {
+        let mut held = std::mem::take(&mut self.held);
+        held.sort_by(|a, b| path_order(&a.entry.path, &b.entry.path));
+        held.into_iter().try_for_each(|pending| self.take(Ingested::Entry(Box::new(pending))))
     }
 
     fn take(&mut self, ingested: Ingested) -> Result<()> {

@@ -10,6 +10,12 @@ tool() {
   [ -n "$found" ] || { echo "There is no $1 here: install the PostgreSQL server" >&2; exit 1; }
   echo "$found"
 }
+# What a stream is loaded into: called like it, up to the first dot.
+database() {
+  local name
+  name=$(basename "$SNAP_STREAM")
+  echo "${name%%.*}"
+}
 ask() {
   psql -X -A -t -q -v ON_ERROR_STOP=1 "$@"
 }
@@ -34,8 +40,7 @@ case $1 in
     echo "SNAP_SERVER=PostgreSQL $("$initdb" --version | grep -o '[0-9.]*' | head -n 1)"
     ;;
   load)
-    database=$(basename "$SNAP_STREAM")
-    database=${database%%.*}
+    database=$(database)
     case $SNAP_FORMAT in
       "pg_dumpall") database=postgres ;;
       *) createdb "$database" 2>/dev/null || ask -d "$database" -c "" ;;
@@ -55,6 +60,7 @@ case $1 in
     ;;
   ask) ask -c "$SNAP_ASK" ;;
   count)
+    export PGDATABASE=$(database)
     while IFS= read -r table; do
       if [ "$SNAP_FORMAT" = pg_dumpall ]; then
         export PGDATABASE=${table%%.*}
@@ -62,7 +68,7 @@ case $1 in
       fi
       count=$(ask -v table="$table" 2>/dev/null <<'SQL' || true
 select format('select count(*) from only %I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
-  where n.nspname || '.' || c.relname = :'table' and c.relkind in ('r', 'p', 'm', 'f') limit 1 \gexec
+  where translate(n.nspname || '.' || c.relname, E'\n', ' ') = :'table' and c.relkind in ('r', 'p', 'm', 'f') limit 1 \gexec
 SQL
       )
       echo "${count:--}"
