@@ -51,7 +51,7 @@ pub enum Error {
     TimedOut(String),
     /// A command that was given data failed, or did not take all of it.
     #[error("{program} {outcome}")]
-    Receiver { program: String, outcome: String },
+    Receiver { program: String, outcome: String, stderr_tail: Vec<u8> },
     /// The stream had no bytes.
     #[error("{name} is empty, no snapshot was saved")]
     EmptyStream { name: String },

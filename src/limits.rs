@@ -136,6 +136,11 @@ pub const STDERR_TAIL_BYTES: usize = 4 << 10;
 pub const DRILL_ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Tables of a stream whose rows a drill counts.
 pub const DRILL_TABLES_MAX: usize = 1000;
+/// Answer of a client of a database that is asked what there is.
+pub const SESSION_ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Tables of a database that are streams of their own, and streams that are read at once.
+pub const TABLE_STREAMS_MAX: usize = 500;
+pub const STREAMS_AT_ONCE_MAX: usize = 32;
 /// Pipe between a command and us.
 pub const PIPE_BYTES: usize = 1 << 20;
 /// An extended attribute's value.

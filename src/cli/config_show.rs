@@ -1,6 +1,6 @@
 //! `snap config show`: what is in force, with every command as it will be run. Secrets are shown as where they come from.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::{fetch, output, settings, show, words};
 use crate::config::{
-    Answer, Ask, Config, Drill, Expect, Job, Mail, MailSecurity, Overlap, SecretFrom, Source, StreamCommand, Tier, WebhookForm, What,
-    show_duration, show_schedule, sqlite_copy,
+    Answer, Ask, Config, Drill, Expect, Job, Mail, MailSecurity, Overlap, SecretFrom, Source, StreamCommand, Tables, Tier, WebhookForm,
+    What, show_duration, show_schedule, sqlite_copy,
 };
 use crate::error::{Error, Result, show as show_path};
 
@@ -144,6 +144,13 @@ fn source_text(lines: &mut Lines, source: &Source) {
             lines.add("stream", &stream.name);
             lines.add("  runs", stream_text(stream));
         }
+        What::Tables(tables) => {
+            lines.add("streams", format!("{}/, {} at once, of one state of the database", tables.name, tables.at_once));
+            lines.add("  holds it", stream_text(&tables.holder));
+            for (name, line) in tables.shown() {
+                lines.add(&format!("  {name}"), stream_text(&of_portion(tables, &line)));
+            }
+        }
         What::Sqlite { name, database } => {
             lines.add("stream", name);
             lines.add("  runs", command(&sqlite_copy(database, Path::new("COPY"))));
@@ -165,6 +172,11 @@ fn source_text(lines: &mut Lines, source: &Source) {
     if !wanted.is_empty() {
         lines.add("  expects", wanted.join("; "));
     }
+}
+
+/// The command of one of the streams of a database.
+fn of_portion(tables: &Tables, line: &[OsString]) -> StreamCommand {
+    StreamCommand { line: line.iter().map(|word| word.to_string_lossy().into_owned()).collect(), ..tables.dump.clone() }
 }
 
 /// The command as it can be pasted into a shell.
@@ -343,6 +355,18 @@ pub fn job_json(job: &Job) -> Value {
 fn source_json(source: &Source) -> Value {
     let mut value = match &source.what {
         What::Command(stream) => stream_json(stream),
+        What::Tables(tables) => {
+            let streams = tables.shown().map(|(name, line)| {
+                let command = stream_json(&of_portion(tables, &line));
+                json!({ "name": name, "command": command["command"] })
+            });
+            let mut value = stream_json(&tables.dump);
+            value["command"] = json!(null);
+            value["parallel"] = json!(tables.at_once);
+            value["holder"] = json!(tables.holder.line);
+            value["streams"] = json!(streams);
+            value
+        }
         What::Sqlite { name, database } => {
             json!({ "name": name, "made_by": "sqlite", "database": show_path(database), "command": sqlite_copy(database, Path::new("COPY")) })
         }

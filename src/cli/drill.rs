@@ -69,36 +69,32 @@ impl Args {
         }
         let repository = unlock::open(context)?;
         let mut reports = Vec::new();
-        let mut worst = None;
+        let (mut is_interrupted, mut absent) = (false, None);
+        let wanted_are_several = wanted.len() > 1;
         for wanted in &wanted {
             let (report, error) = match self.try_out(context, &repository, wanted) {
                 // There is nothing to try out of this one; the others are not to wait for it.
-                Err(error @ Error::NotFound(_)) => {
-                    if !context.options.json {
-                        output::complain(&exit::message(&error));
-                    }
-                    worst = worst.or(Some(error));
+                Err(error @ Error::NotFound(_)) if wanted_are_several => {
+                    output::complain(&exit::message(&error));
+                    absent = absent.or(Some(exit::code(&error)));
                     continue;
                 }
                 tried => tried?,
             };
+            is_interrupted = matches!(error, Some(Error::Interrupted));
             tell(context, &report)?;
             reports.push(report);
-            if matches!(error, Some(Error::Interrupted)) {
-                worst = error;
+            if is_interrupted {
                 break;
             }
-            worst = worst.or(error);
         }
         for path in &self.report {
             evidence::write(path, &reports)?;
         }
-        match worst {
-            // It was said with its job, and what a command says of itself is about backups.
-            Some(error @ (Error::Command { .. } | Error::NotFound(_))) if !context.options.json => Ok(Outcome::Code(exit::code(&error))),
-            Some(error) => Err(error),
-            None if reports.iter().all(|report| report.outcome == Went::Good) => Ok(Outcome::Done),
-            None => Ok(Outcome::Missed),
+        match is_interrupted {
+            true => Err(Error::Interrupted),
+            // What went wrong was said with each.
+            false => Ok(Outcome::Code(reports.iter().map(|report| report.exit_code).chain(absent).fold(0, exit::worse))),
         }
     }
 
@@ -215,6 +211,8 @@ fn tell(context: &Context, report: &Report) -> Result<()> {
         output::print(&lines.iter().map(|line| output::harmless(line)).collect::<Vec<_>>().join("\n"))?;
     }
     match &report.error {
+        // The end of the program says so.
+        Some(_) if report.exit_code == exit::code(&Error::Interrupted) => {}
         Some(error) if report.outcome == Went::Partial => output::complain(error),
         Some(error) => output::complain(&format!("The drill of {} failed: {error}", drill.job)),
         None => {}

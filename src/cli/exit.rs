@@ -145,6 +145,24 @@ pub fn code(error: &Error) -> u8 {
     }
 }
 
+/// Of two exit codes the one that says more.
+pub fn worse(a: u8, b: u8) -> u8 {
+    let rank = |code: u8| match code {
+        0 => 0,
+        30 => 1,
+        3 => 2,
+        11 => 3,
+        2 => 4,
+        1 => 5,
+        4 => 6,
+        10 => 7,
+        12 => 8,
+        20 => 9,
+        _ => 10,
+    };
+    if rank(b) > rank(a) { b } else { a }
+}
+
 /// The message and its causes on one line.
 pub fn message(error: &Error) -> String {
     let mut text = error.to_string();
@@ -192,7 +210,7 @@ fn hint(error: &Error) -> Option<&'static str> {
 
 /// The last lines a failed command said.
 fn stderr_tail(error: &Error) -> Option<String> {
-    let Error::Command { stderr_tail, .. } = error else { return None };
+    let (Error::Command { stderr_tail, .. } | Error::Receiver { stderr_tail, .. }) = error else { return None };
     let text = Cleaner::default().clean(stderr_tail);
     let lines: Vec<&str> = text.lines().collect();
     let last = &lines[lines.len().saturating_sub(10)..];
@@ -261,7 +279,7 @@ mod tests {
             (Error::Usage("x".into()), 2),
             (Error::EmptyStream { name: "x".into() }, 1),
             (Error::Command { program: "x".into(), outcome: "failed".into(), stderr_tail: Vec::new() }, 4),
-            (Error::Receiver { program: "x".into(), outcome: "failed".into() }, 4),
+            (Error::Receiver { program: "x".into(), outcome: "failed".into(), stderr_tail: Vec::new() }, 4),
             (Error::NoRepository { location: "x".into() }, 10),
             (Error::WrongKey, 12),
             (Error::WrongWords("x".into()), 12),
@@ -272,6 +290,14 @@ mod tests {
         ] {
             assert_eq!(code(&error), expected, "{error}");
             assert!(CODES.iter().any(|(known, _)| *known == expected));
+        }
+    }
+
+    #[test]
+    fn the_worst_exit_code_counts() {
+        for (codes, worst) in [(&[0, 0][..], 0), (&[3, 0, 4, 1], 4), (&[1, 3], 1), (&[11, 3, 0], 11), (&[4, 20, 1], 20), (&[130, 20], 130)]
+        {
+            assert_eq!(codes.iter().fold(0, |a, b| worse(a, *b)), worst);
         }
     }
 
@@ -291,6 +317,8 @@ mod tests {
         let error = Error::Command { program: "x".into(), outcome: "failed".into(), stderr_tail: said.into() };
         let tail = stderr_tail(&error).unwrap();
         assert!(tail.starts_with("line 11\n") && tail.ends_with("line 20"));
+        let error = Error::Receiver { program: "x".into(), outcome: "failed".into(), stderr_tail: b"why\n".to_vec() };
+        assert_eq!(stderr_tail(&error).unwrap(), "why");
         assert_eq!(stderr_tail(&Error::WrongKey), None);
     }
 }

@@ -14,7 +14,7 @@ use super::context::Context;
 use super::output::{self, Cleaner};
 use crate::error::{Result, show, show_bytes};
 use crate::progress::{Problem, Progress, Stage};
-use crate::source::StderrSink;
+use crate::source::Sink;
 
 const JSON_INTERVAL: Duration = Duration::from_secs(1);
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
@@ -102,7 +102,7 @@ impl Reporter {
     }
 
     /// Passes on what a command says, harmless for a terminal; not with --json or -q.
-    pub fn stderr_sink(&self) -> StderrSink {
+    pub fn stderr_sink(&self) -> Sink {
         let shared = self.shared.clone();
         let mut cleaner = Cleaner::default();
         match shared.json || shared.quiet {

@@ -18,6 +18,7 @@ use crate::format::dump::Dump;
 use crate::id::SnapshotId;
 use crate::ops::browse::contents;
 use crate::ops::restore::{Overwrite, RestoreOptions, RestoreReport, just_these, restore};
+use crate::ops::streams::{Whole, wholes};
 use crate::repo::{Repository, Selection, SnapshotFilter, Stored};
 
 /// Write a snapshot's files into a folder
@@ -102,7 +103,8 @@ impl Args {
             (true, Some(_)) => self.restore_files(context, repository, &selection, just_these(&streams))?,
             (false, _) => Outcome::Done,
         };
-        let ways: Vec<Way> = streams.iter().map(|path| Way::new(context, &selection.stored, path)).collect();
+        let wholes = wholes(&selection.stored.snapshot, &streams);
+        let ways: Vec<Way> = wholes.into_iter().map(|whole| Way::new(context, &selection.stored, whole)).collect();
         if context.options.json {
             for way in &ways {
                 output::print_json(&way.json(&selection.stored))?;
@@ -176,9 +178,8 @@ struct Way {
 }
 
 impl Way {
-    fn new(context: &Context, stored: &Stored, path: &[u8]) -> Self {
-        let path = show_bytes(path);
-        let dump = stored.snapshot.dumps.iter().find(|dump| dump.path == path).cloned();
+    fn new(context: &Context, stored: &Stored, whole: Whole) -> Self {
+        let (path, dump) = (show_bytes(&whole.path), whole.dump);
         let loading = dump.as_ref().and_then(loading);
         let repository = context.options.repo.as_ref().map(|repo| format!(" -r {}", quoted(&show_path(repo)))).unwrap_or_default();
         let source = format!("snap dump{repository} {}", quoted(&format!("{}:/{path}", stored.id.short())));

@@ -13,7 +13,7 @@ use crate::limits::HOOK_TIME;
 use crate::ops::run::{Observer, RunOptions, not_begun, preview, run};
 use crate::ops::status::{gather, judge, write_metrics};
 use crate::repo::Repository;
-use crate::source::StderrSink;
+use crate::source::Sink;
 use crate::world::World;
 
 /// Run jobs of the configuration: back up, check, forget, report
@@ -98,7 +98,7 @@ impl Args {
                 run(repository, job, options, &Onlooker { context, config, reporter: &reporter, untold: Mutex::default() }, &reporter);
             drop(reporter);
             run_text::show(context, job, &ran)?;
-            worst = worse(worst, ran.report.exit_code);
+            worst = exit::worse(worst, ran.report.exit_code);
             if matches!(ran.error, Some(Error::Interrupted)) {
                 return Err(Error::Interrupted);
             }
@@ -151,24 +151,6 @@ pub fn pick<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a Job>> {
     Ok(found)
 }
 
-/// Of two exit codes the one that says more.
-fn worse(a: u8, b: u8) -> u8 {
-    let rank = |code: u8| match code {
-        0 => 0,
-        30 => 1,
-        3 => 2,
-        11 => 3,
-        2 => 4,
-        1 => 5,
-        4 => 6,
-        10 => 7,
-        12 => 8,
-        20 => 9,
-        _ => 10,
-    };
-    if rank(b) > rank(a) { b } else { a }
-}
-
 /// Shows what commands say, and tells whom the configuration names.
 struct Onlooker<'a> {
     context: &'a Context,
@@ -193,7 +175,7 @@ impl Observer for Onlooker<'_> {
         untold
     }
 
-    fn said(&self, _name: &str) -> StderrSink {
+    fn said(&self, _name: &str) -> Sink {
         self.reporter.stderr_sink()
     }
 
@@ -209,14 +191,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-
-    #[test]
-    fn the_worst_exit_code_counts() {
-        for (codes, worst) in [(&[0, 0][..], 0), (&[3, 0, 4, 1], 4), (&[1, 3], 1), (&[11, 3, 0], 11), (&[4, 20, 1], 20), (&[130, 20], 130)]
-        {
-            assert_eq!(codes.iter().fold(0, |a, b| worse(a, *b)), worst);
-        }
-    }
 
     #[test]
     fn jobs_are_picked_by_name() {

@@ -8,6 +8,7 @@ use crate::config::{Job, Source, What};
 use crate::error::{Error, Result};
 use crate::format::report::{Did, Outcome, Report, Run};
 use crate::ops::run::{Preview, Ran};
+use crate::ops::streams::told;
 
 /// Dumps that are described one by one.
 const DUMPS_TOLD: usize = 20;
@@ -41,7 +42,7 @@ fn run_of(report: &Report) -> Run {
 fn text(job: &Job, ran: &Ran) -> String {
     let run = run_of(&ran.report);
     let mut lines = vec![format!("job {}", output::harmless(&job.name))];
-    let mut line = |label: &str, text: String| lines.push(format!("  {:<10}{text}", output::harmless(label)));
+    let mut line = |label: &str, text: String| lines.push(format!("  {:<13} {text}", output::harmless(label)));
     for step in run.steps.iter().filter(|step| step.name != "backup") {
         let how = match &step.error {
             Some(_) => "failed after",
@@ -64,7 +65,7 @@ fn text(job: &Job, ran: &Ran) -> String {
             };
             line("saved", format!("{name}: {}{files}, {}", show::size(part.bytes), show::duration(*seconds)));
         }
-        report.dumps.iter().take(DUMPS_TOLD).for_each(|dump| line("dump", dumps::describe(dump)));
+        told(&report.dumps).iter().take(DUMPS_TOLD).for_each(|dump| line("dump", dumps::describe(dump)));
         line("new", summary::new_data(report, false));
     }
     if let Some(by) = jiff::SignedDuration::try_from(job.objectives.max_age).ok().and_then(|age| ran.report.time.checked_add(age).ok())

@@ -119,11 +119,7 @@ fn systemd_path(path: &Path) -> String {
 
 /// Every secret the job needs.
 fn sources_of_secrets<'a>(config: &'a Config, job: &'a Job) -> impl Iterator<Item = &'a SecretFrom> {
-    let commands = job.sources.iter().filter_map(|source| match &source.what {
-        What::Command(command) => Some(command),
-        What::Files { before, .. } => before.as_ref(),
-        What::Sqlite { .. } => None,
-    });
+    let commands = job.sources.iter().flat_map(|source| source.what.commands());
     let notify = &config.notify;
     let of_notify = notify.webhooks.iter().map(|webhook| &webhook.url).chain(notify.pings.values());
     let of_mail = notify.mail.iter().filter_map(|mail| mail.password.as_ref());
@@ -182,7 +178,7 @@ fn hardening(config: &Config, job: &Job) -> Vec<String> {
         .flat_map(|source| match &source.what {
             What::Files { paths, .. } => paths.iter().collect(),
             What::Sqlite { database, .. } => vec![database],
-            What::Command(_) => Vec::new(),
+            What::Command(_) | What::Tables(_) => Vec::new(),
         })
         .collect();
     // Else what is to be saved would be hidden.

@@ -206,6 +206,7 @@ fn sources_of(table: &Table, expect: &Expect) -> Vec<Source> {
 fn stream_name(what: &What) -> Option<&str> {
     match what {
         What::Command(command) => Some(&command.name),
+        What::Tables(tables) => Some(&tables.name),
         What::Sqlite { name, .. } => Some(name),
         What::Files { .. } => None,
     }

@@ -14,6 +14,7 @@ mod secrets;
 mod servers;
 mod sources;
 mod suggest;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -28,6 +29,7 @@ use zeroize::Zeroizing;
 pub use findings::{Complaint, Mention, Mentioned, Severity};
 pub use parse::{Parsed, parse};
 pub use sources::sqlite_copy;
+pub use tables::{DATA_FOLDER, HOLD, INDEXES_STREAM, Portion, SCHEMA_STREAM, Tables, list_tables, table_stream};
 pub use values::{parse_duration, parse_size, show_duration, show_schedule};
 
 use crate::error::Result;
@@ -114,10 +116,11 @@ pub struct Job {
 }
 
 impl Job {
-    /// Names of the streams among what it saves; all others are files.
+    /// Names of the streams among what it saves; of several below a folder, that with a slash. All others are files.
     pub fn streams(&self) -> Vec<String> {
         let name = |source: &Source| match &source.what {
             What::Command(command) => Some(command.name.clone()),
+            What::Tables(tables) => Some(format!("{}/", tables.name)),
             What::Sqlite { name, .. } => Some(name.clone()),
             What::Files { .. } => None,
         };
@@ -137,10 +140,24 @@ pub struct Source {
 pub enum What {
     /// The output of a command as a stream of this name.
     Command(StreamCommand),
+    /// A database as several streams at once.
+    Tables(Tables),
     /// A file read as one consistent stream by SQLite's own means.
     Sqlite { name: String, database: PathBuf },
     /// Files and folders, with patterns of what is left out; one `before` command may bring them about (an export).
     Files { paths: Vec<PathBuf>, exclude: Vec<String>, one_file_system: bool, before: Option<StreamCommand> },
+}
+
+impl What {
+    /// The programs of its streams.
+    pub fn commands(&self) -> Vec<&StreamCommand> {
+        match self {
+            Self::Command(command) => vec![command],
+            Self::Tables(tables) => vec![&tables.holder, &tables.dump],
+            Self::Files { before, .. } => before.iter().collect(),
+            Self::Sqlite { .. } => Vec::new(),
+        }
+    }
 }
 
 /// A command as it will be run: what `config show` prints is this and nothing else.

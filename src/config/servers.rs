@@ -3,7 +3,9 @@
 use super::common::{Common, Variable, stream_name};
 use super::reader::{Table, Value};
 use super::secrets::secret;
-use super::{Mentioned, What, values};
+use super::tables::{OPTIONS, Tables};
+use super::{Mentioned, StreamCommand, What, values};
+use crate::limits::*;
 
 impl<'a> Common<'a> {
     pub(super) fn postgres(&self, table: &Table<'a>) -> Option<Vec<What>> {
@@ -16,24 +18,32 @@ impl<'a> Common<'a> {
             table.complain("both password and passfile are given; choose one");
         }
         let own: Vec<Variable> = password.into_iter().chain(passfile).collect();
+        let at_once = at_once(table, is_custom);
         let globals = table.get("globals").and_then(|value| match value.is_text() {
             true => value.plain(),
             false => value.flag()?.then(|| "globals.sql".to_owned()),
         });
+        // Several streams lie in a folder.
+        let ending = match (at_once, is_custom) {
+            (Some(_), _) => "",
+            (None, true) => ".dump",
+            (None, false) => ".sql",
+        };
         let databases = match (&globals, table.get("database"), table.get("databases")) {
             (Some(_), None, None) => Some(Vec::new()),
-            _ => self.databases(table, if is_custom { ".dump" } else { ".sql" }, "all.sql"),
+            _ => self.databases(table, ending, "all.sql"),
         };
+        if at_once.is_some() && databases.iter().flatten().any(|(database, _)| database.is_none()) {
+            table.complain("all databases come from one pg_dumpall; write a list of them for parallel");
+        }
         if globals.is_some() && databases.iter().flatten().any(|(database, _)| database.is_none()) {
             table.complain("all databases come with the globals; leave globals out");
         }
         table.finish();
 
         let program = server.program("pg_dump");
-        let all_program = match program.strip_suffix("pg_dump") {
-            Some(folder) => format!("{folder}pg_dumpall"),
-            None => "pg_dumpall".into(),
-        };
+        let beside = |name: &str| program.strip_suffix("pg_dump").map_or(name.to_owned(), |folder| format!("{folder}{name}"));
+        let all_program = beside("pg_dumpall");
         let mut made = Vec::new();
         for (database, name) in databases? {
             let mut line = match &database {
@@ -43,6 +53,15 @@ impl<'a> Common<'a> {
             };
             line.extend(server.options("--host=", "--port=", "--username="));
             line.extend(server.own.clone());
+            if let (Some(at_once), Some(database)) = (at_once, &database) {
+                let mut holder: Vec<String> = [&beside("psql"), "-X", "-A", "-t", "-q", "--no-password"].map(str::to_owned).to_vec();
+                holder.extend(["-F", " ", "-v", "ON_ERROR_STOP=1"].map(str::to_owned));
+                holder.extend(server.options("--host=", "--port=", "--username="));
+                holder.push(format!("--dbname={database}"));
+                let (holder, dump) = (self.command(&name, holder, own.clone()), self.command(&name, line, own.clone()));
+                made.push(What::Tables(Tables { name, at_once, holder, dump, database: database.clone() }));
+                continue;
+            }
             line.extend(database);
             made.push(self.stream(name, line, own.clone(), Some("postgres")));
         }
@@ -53,6 +72,14 @@ impl<'a> Common<'a> {
         }
         server.mention(table, &made);
         Some(made)
+    }
+
+    /// A program of a source of several streams.
+    fn command(&self, name: &str, line: Vec<String>, own: Vec<Variable>) -> StreamCommand {
+        match self.stream(name.into(), line, own, Some("postgres")) {
+            What::Command(command) => command,
+            _ => StreamCommand::default(),
+        }
     }
 
     pub(super) fn mysql(&self, table: &Table<'a>, made_by: &'static str, program: &str) -> Option<Vec<What>> {
@@ -218,13 +245,38 @@ impl Server {
 
     fn mention(&self, table: &Table, made: &[What]) {
         for what in made {
-            let What::Command(command) = what else { continue };
-            let skip = if command.line.first().is_some_and(|first| first == "runuser") { 4 } else { 0 };
-            if let Some(program) = command.line.get(skip) {
-                table.reader.mention(table.at, Mentioned::Program(program.clone()));
+            for command in what.commands() {
+                let skip = if command.line.first().is_some_and(|first| first == "runuser") { 4 } else { 0 };
+                if let Some(program) = command.line.get(skip) {
+                    table.reader.mention(table.at, Mentioned::Program(program.clone()));
+                }
             }
         }
     }
+}
+
+/// How many streams of a database are made at a time, if it is to be several.
+fn at_once(table: &Table, is_custom: bool) -> Option<usize> {
+    let value = table.get("parallel")?;
+    let number = value.count()?;
+    let Some(number) = usize::try_from(number).ok().filter(|number| (1..=STREAMS_AT_ONCE_MAX).contains(number)) else {
+        value.complain(format!("write how many tables are to be dumped at a time, 1 to {STREAMS_AT_ONCE_MAX}"));
+        return None;
+    };
+    if is_custom {
+        value.complain("several streams at once are plain; leave format = \"custom\" out");
+    }
+    let options = table.get("options").and_then(|options| Some((options.texts()?, options)));
+    if let Some((words, options)) = options {
+        let name = |word: &String| word.split('=').next().unwrap_or_default().to_owned();
+        if let Some(word) = words.iter().find(|word| !OPTIONS.contains(&name(word).as_str())) {
+            options.complain(format!(
+                "{word} does not go with parallel, where each stream has options of its own; possible are {}",
+                OPTIONS.join(", ")
+            ));
+        }
+    }
+    Some(number)
 }
 
 /// The path of a file in which a password stands that a program reads itself.

@@ -33,6 +33,15 @@ fn lines(source: &str) -> Vec<String> {
             let clear: Vec<String> = command.variables.iter().map(|(name, value)| format!("{name}={value} ")).collect();
             format!("{}: {}{}{}", command.name, secrets.concat(), clear.concat(), command.line.join(" "))
         }
+        What::Tables(tables) => {
+            let words: Vec<String> = tables.holder.line.clone();
+            let mut text = format!("{}/ by {}: {}", tables.name, tables.at_once, words.join(" "));
+            for (name, line) in tables.shown() {
+                let line: Vec<String> = line.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+                text.push_str(&format!("; {name}: {}", line.join(" ")));
+            }
+            text
+        }
         What::Sqlite { name, database } => format!("{name}: sqlite {}", database.display()),
         What::Files { paths, exclude, .. } => format!("{paths:?} without {exclude:?}"),
     };
@@ -123,6 +132,16 @@ fn every_ready_source_is_a_visible_command_line() {
                 "a.dump: PGPASSFILE=/etc/snap/pgpass /pg/bin/pg_dump --no-password --format=custom --compress=0 --no-comments a",
                 "g.sql: PGPASSFILE=/etc/snap/pgpass /pg/bin/pg_dumpall --no-password --globals-only",
             ],
+        ),
+        (
+            "postgres = { database = \"a\", parallel = 3, host = \"h\", program = \"/pg/pg_dump\" }\nrun_as = \"u\"",
+            &["a/ by 3: runuser -u u -- /pg/psql -X -A -t -q --no-password -F   -v ON_ERROR_STOP=1 --host=h --dbname=a; \
+               1-schema.sql: runuser -u u -- /pg/pg_dump --no-password --format=plain --host=h --snapshot=STATE \
+               --section=pre-data --section=data --exclude-table-data=TABLE a; \
+               2-data/TABLE.sql: runuser -u u -- /pg/pg_dump --no-password --format=plain --host=h --snapshot=STATE \
+               --section=data --table=TABLE a; \
+               3-indexes.sql: runuser -u u -- /pg/pg_dump --no-password --format=plain --host=h --snapshot=STATE \
+               --section=post-data a"],
         ),
         ("postgres = { databases = \"all\" }\nrun_as = \"postgres\"", &["all.sql: runuser -u postgres -- pg_dumpall --no-password"]),
         ("postgres = { globals = true }", &["globals.sql: pg_dumpall --no-password --globals-only"]),

@@ -180,7 +180,11 @@ fn of_run(run: &Run) -> Vec<String> {
 
 fn of_drill(drill: &Drill) -> Vec<String> {
     let passed = drill.checks.iter().filter(|check| check.passed).count();
-    let mut said = vec![format!("ready after {}", duration(drill.seconds_to_ready))];
+    let mut said = Vec::new();
+    // One that failed before has no such time.
+    if drill.seconds_to_ready > 0.0 {
+        said.push(format!("ready after {}", duration(drill.seconds_to_ready)));
+    }
     if !drill.checks.is_empty() {
         said.push(format!("{passed} of {} passed", count(drill.checks.len() as u64, "check")));
     }

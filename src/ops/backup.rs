@@ -28,11 +28,11 @@ use crate::ops::judge::{Advice, Expect, Judgement, Verdicts};
 use crate::ops::overheard::Overheard;
 use crate::progress::{Progress, Stage};
 use crate::repo::{CatalogWriter, Cost, Reliance, Repository, SnapshotFilter, Stored, Writer, WriterOptions, WrittenCatalog};
-use crate::source::{CommandLine, CommandSource, Filter, Source, StderrSink, StreamSource, Tally, TreeOptions, TreeSource};
+use crate::source::{CommandLine, CommandSource, Filter, Sink, Source, StreamSource, Tally, TreeOptions, TreeSource};
 use crate::wording::PROGRAM;
 pub(super) use known::Known;
 pub(super) use run::Run;
-pub use several::{Member, MemberInput, OpenStream};
+pub use several::{CommandStream, CommandStreams, Member, MemberInput, OpenCommands, OpenStream};
 
 /// What to back up.
 pub enum Input {
@@ -41,7 +41,7 @@ pub enum Input {
     /// Bytes of any reader.
     Reader { name: String, reader: Box<dyn Read + Send> },
     /// What a command writes to its standard output.
-    Command { name: String, line: CommandLine, stderr: StderrSink },
+    Command { name: String, line: CommandLine, stderr: Sink },
     /// Files and folders.
     Tree { roots: Vec<PathBuf>, filter: Filter, one_file_system: bool },
     /// Streams and trees that make one snapshot together, or none.
@@ -250,7 +250,7 @@ impl Job<'_> {
         let verdicts = Verdicts::new(&self.options.expect, subject.kind, &subject.streams, self.older);
         let source = verdicts.watch(source);
         let catalog = CatalogWriter::new(writer, self.older);
-        let mut run = Run { catalog, writer, known: self.known, totals: Totals::default(), progress: self.progress };
+        let mut run = Run { catalog, writer, known: self.known, totals: Totals::default(), progress: self.progress, held: Vec::new() };
         run.work(source, self.options.slab_bytes, &self.options.interrupted, &stop)?;
         let Run { catalog, totals, .. } = run;
         if totals.bytes == 0 && subject.kind == SourceKind::Stream && !self.options.allow_empty {

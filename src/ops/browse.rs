@@ -43,10 +43,11 @@ pub fn list(repository: &Repository, selection: &Selection, recursive: bool, eac
 }
 
 /// Paths of the streams in a snapshot, roles and the like first; and whether there are files besides. In a snapshot of files and
-/// streams, those are streams that `names` says.
+/// streams, those are streams that `names` says; a name with a slash at its end, all below that folder.
 pub fn contents(repository: &Repository, stored: &Stored, names: &[String]) -> Result<(Vec<Vec<u8>>, bool)> {
     let all = stored.snapshot.source == SourceKind::Stream;
-    let is_stream = |path: &[u8]| all || names.iter().any(|name| name.as_bytes() == path);
+    let is_stream =
+        |path: &[u8]| all || names.iter().any(|name| name.as_bytes() == path || name.ends_with('/') && path.starts_with(name.as_bytes()));
     let (mut streams, mut files) = (Vec::new(), false);
     let everything = Selection { stored: stored.clone(), path: Vec::new() };
     list(repository, &everything, true, &mut |entry| {

@@ -225,7 +225,8 @@ impl Job<'_> {
             source => source?,
         };
         let catalog = CatalogWriter::new(&writer, parent.map(|parent| &parent.snapshot));
-        let mut run = Run { catalog, writer: &mut writer, known: &known, totals: Default::default(), progress: self.progress };
+        let mut run =
+            Run { catalog, writer: &mut writer, known: &known, totals: Default::default(), progress: self.progress, held: Vec::new() };
         let worked = run.work(Box::new(source), options.slab_bytes, &options.interrupted, &AtomicBool::new(false));
         let Run { catalog, .. } = run;
         match worked {

@@ -6,7 +6,6 @@
 mod place;
 mod program;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,10 +20,12 @@ use crate::format::entry::{Entry, Node};
 use crate::format::report::{Drill, DrillCheck, DrilledContent, Step};
 use crate::limits::*;
 use crate::ops::browse;
-use crate::ops::dump::{DumpReport, dump};
+use crate::ops::dump::{self, DumpReport};
 use crate::ops::restore::{RestoreOptions, just_these, restore};
+use crate::ops::streams::{Whole, wholes};
 use crate::progress::Progress;
 use crate::repo::{Repository, Selection, Stored};
+use crate::wording::count;
 use place::Place;
 use program::{Counted, Surroundings};
 
@@ -69,8 +70,8 @@ pub fn drill(repository: &Repository, subject: &Subject, progress: &dyn Progress
     (run.account, ending)
 }
 
-/// A stream's path, and where it is loaded.
-type Stream<'p> = (Vec<u8>, &'p Place);
+/// A dump, and where it is loaded.
+type Load<'p> = (&'p Whole, &'p Place);
 
 /// A drill under way.
 struct Run<'a> {
@@ -85,19 +86,17 @@ struct Run<'a> {
 impl Run<'_> {
     fn all(&mut self) -> Result<()> {
         let (streams, files) = browse::contents(self.repository, self.subject.stored, self.subject.streams)?;
-        let dumps: BTreeMap<String, Dump> =
-            self.subject.stored.snapshot.dumps.iter().map(|dump| (dump.path.clone(), dump.clone())).collect();
-        let format = |path: &Vec<u8>| dumps.get(&show_bytes(path)).map_or("", |dump| dump.format.as_str());
-        let formats: Vec<&str> = streams.iter().map(format).collect();
+        let wholes = wholes(&self.subject.stored.snapshot, &streams);
+        let formats: Vec<&str> = wholes.iter().map(|whole| whole.dump.as_ref().map_or("", |dump| dump.format.as_str())).collect();
         let (places, belongs) = Place::all(self.subject.plan, &formats)?;
-        let streams: Vec<Stream> = streams.into_iter().zip(belongs).map(|(path, at)| (path, &places[at])).collect();
+        let loads: Vec<Load> = wholes.iter().zip(belongs).map(|(whole, at)| (whole, &places[at])).collect();
         let folder = self.subject.folder.to_string_lossy().into_owned();
         self.surroundings.set("SNAP_DRILL", folder);
         let mut outcome = Ok(());
         for place in &places {
             outcome = outcome.and_then(|()| self.make(place));
         }
-        let outcome = outcome.and_then(|()| self.fill_and_ask(&places[0], &streams, files, &dumps));
+        let outcome = outcome.and_then(|()| self.fill_and_ask(&places[0], &loads, files, &streams));
         // Whatever happened: no server is to be left behind.
         let mut cleared = Ok(());
         for (at, place) in places.iter().enumerate().rev() {
@@ -117,17 +116,15 @@ impl Run<'_> {
         })
     }
 
-    fn fill_and_ask(&mut self, main: &Place, streams: &[Stream], files: bool, dumps: &BTreeMap<String, Dump>) -> Result<()> {
-        for (path, place) in streams {
-            let dump = dumps.get(&show_bytes(path));
-            self.step(&format!("load {}", show_bytes(path)), |run| run.load(place, path, dump))?;
+    fn fill_and_ask(&mut self, main: &Place, loads: &[Load], files: bool, streams: &[Vec<u8>]) -> Result<()> {
+        for (Whole { path, dump }, place) in loads {
+            self.step(&format!("load {}", show_bytes(path)), |run| run.load(place, path, dump.as_ref()))?;
         }
         if files {
-            let paths: Vec<Vec<u8>> = streams.iter().map(|(path, _)| path.clone()).collect();
-            self.step("restore files", |run| run.restore_files(&paths))?;
+            self.step("restore files", |run| run.restore_files(streams))?;
         }
         self.account.seconds_to_ready = self.begun.elapsed().as_secs_f64();
-        self.step("checks", |run| run.ask_all(main, streams, dumps))
+        self.step("checks", |run| run.ask_all(main, loads))
     }
 
     /// Does something, and notes how long it took and how it went.
@@ -153,18 +150,13 @@ impl Run<'_> {
                 self.surroundings.set("SNAP_STREAM", &name);
                 self.surroundings.set("SNAP_FORMAT", dump_of.map_or("", |dump| &dump.format));
                 self.surroundings.set("SNAP_UNPACK", dump_of.and_then(unpacking).unwrap_or("cat"));
-                let mut report = None;
-                let said = self.surroundings.feed(&line, |stdin| {
+                let found = dump::find(self.repository, &selection)?;
+                let (report, said) = self.surroundings.feed(&line, found.size(), |stdin| {
                     let mut counted = Counted { inner: stdin, first: &mut note, bytes: 0 };
-                    report = Some(dump(self.repository, &selection, &mut counted, self.progress)?);
-                    Ok(())
+                    dump::write(self.repository, &found, &mut counted, self.progress)
                 })?;
                 self.surroundings.adopt(&said);
-                report.ok_or_else(|| Error::Command {
-                    program: line[0].clone(),
-                    outcome: format!("ended before it had read all of {name}"),
-                    stderr_tail: Vec::new(),
-                })?
+                report
             }
             None => {
                 let target = self.subject.folder.join("streams");
@@ -172,7 +164,7 @@ impl Run<'_> {
                 let target = target.join(name.replace('/', "_"));
                 let mut file = fs::File::create_new(&target).map_err(|error| Error::file("create", &target, error))?;
                 let mut counted = Counted { inner: &mut file, first: &mut note, bytes: 0 };
-                dump(self.repository, &selection, &mut counted, self.progress)?
+                dump::dump(self.repository, &selection, &mut counted, self.progress)?
             }
         };
         self.note_first(first);
@@ -223,11 +215,11 @@ impl Run<'_> {
         Ok(hasher.finalize().to_hex().to_string())
     }
 
-    fn ask_all(&mut self, main: &Place, streams: &[Stream], dumps: &BTreeMap<String, Dump>) -> Result<()> {
-        for (path, place) in streams {
-            let dump = dumps.get(&show_bytes(path)).filter(|dump| !dump.tables.is_empty());
+    fn ask_all(&mut self, main: &Place, loads: &[Load]) -> Result<()> {
+        for (whole, place) in loads {
+            let dump = whole.dump.as_ref().filter(|dump| !dump.tables.is_empty());
             if let (Some(dump), Some(line)) = (dump, place.count()) {
-                let check = self.count(&line, dump)?;
+                let check = self.compare(&line, dump)?;
                 self.account.checks.push(check);
             }
         }
@@ -239,12 +231,12 @@ impl Run<'_> {
     }
 
     /// Compares rows with what was counted when the dump was saved.
-    fn count(&mut self, line: &[String], dump: &Dump) -> Result<DrillCheck> {
+    fn compare(&mut self, line: &[String], dump: &Dump) -> Result<DrillCheck> {
         let tables = &dump.tables[..dump.tables.len().min(DRILL_TABLES_MAX)];
         let names: String = tables.iter().map(|table| format!("{}\n", table.name.replace('\n', " "))).collect();
         self.surroundings.set("SNAP_STREAM", &dump.path);
         self.surroundings.set("SNAP_FORMAT", &dump.format);
-        let said = self.surroundings.feed(line, |stdin| {
+        let ((), said) = self.surroundings.feed(line, names.len() as u64, |stdin| {
             use std::io::Write;
             stdin.write_all(names.as_bytes()).map_err(|_| Error::OutputClosed)
         })?;
@@ -267,9 +259,9 @@ impl Run<'_> {
             }
         }
         let rows: u64 = answers.iter().filter_map(|answer| answer.parse::<u64>().ok()).sum();
-        let expected_rows = dump.rows.map_or(String::new(), |rows| format!(" with {rows} rows"));
+        let expected_rows = dump.rows.map_or(String::new(), |rows| format!(" with {}", count(rows, "row")));
         let left = wrong.len().saturating_sub(5);
-        let (passed, mut answer) = (wrong.is_empty(), format!("{} tables with {rows} rows", answers.len()));
+        let (passed, mut answer) = (wrong.is_empty(), format!("{} with {}", count(answers.len() as u64, "table"), count(rows, "row")));
         wrong.truncate(5);
         if !passed {
             answer = format!("{answer}: {}{}", wrong.join(", "), if left > 0 { format!(", and {left} more") } else { String::new() });
@@ -277,7 +269,7 @@ impl Run<'_> {
         Ok(DrillCheck {
             name: format!("tables of {}", dump.path),
             asked: "rows of each table, against those counted at backup".into(),
-            expected: format!("{} tables{expected_rows}", tables.len()),
+            expected: format!("{}{expected_rows}", count(tables.len() as u64, "table")),
             answer,
             passed,
         })
@@ -292,7 +284,7 @@ impl Run<'_> {
         self.surroundings.set("SNAP_ASK", &asked);
         let (answer, succeeded) = match self.surroundings.run(&line) {
             Ok(said) => (said.trim().to_owned(), true),
-            Err(error @ Error::Command { .. }) => (with_tail(&error), false),
+            Err(error @ Error::Receiver { .. }) => (with_tail(&error), false),
             Err(error) => return Err(error),
         };
         let passed = succeeded && fits(&check.answer, &answer);
@@ -339,7 +331,7 @@ fn describe(expected: &Answer) -> String {
 /// An error with the last of what a command said about it.
 fn with_tail(error: &Error) -> String {
     match error {
-        Error::Command { program, outcome, stderr_tail } => {
+        Error::Receiver { program, outcome, stderr_tail } => {
             let said = String::from_utf8_lossy(stderr_tail);
             let last: Vec<&str> = said.trim().lines().rev().take(3).collect();
             let last: Vec<&str> = last.into_iter().rev().collect();

@@ -1,4 +1,4 @@
-//! Dump: one file or stream, in order, to a writer.
+//! Dump: one file or stream, or those of a database, in order, to a writer.
 //!
 //! Frames are read ahead and decoded in parallel; every chunk and the whole content are verified. A lost stretch stops the dump:
 //! what follows it would land in the wrong place.
@@ -12,7 +12,8 @@ use crate::format::content::Content;
 use crate::format::dump::Dump;
 use crate::format::entry::{Entry, Node};
 use crate::id::ContentHash;
-use crate::ops::browse;
+use crate::limits::*;
+use crate::ops::{browse, streams};
 use crate::progress::{Progress, Stage};
 use crate::repo::{Repository, Runs, Selection, Wanted};
 pub use receiver::dump_to_command;
@@ -26,33 +27,71 @@ pub struct DumpReport {
     pub seconds: f64,
 }
 
-/// A file or stream in a snapshot.
+/// Paths and what is there.
+type Contents = Vec<(Vec<u8>, Content)>;
+
+/// A file or stream in a snapshot, or the streams of a database one after the other.
 pub struct Found {
     pub path: Vec<u8>,
     /// What is known of it as a dump.
     pub dump: Option<Dump>,
-    content: Content,
+    contents: Contents,
 }
 
 impl Found {
     pub fn size(&self) -> u64 {
-        self.content.size
+        self.contents.iter().map(|(_, content)| content.size).sum()
     }
 }
 
-/// The file at the selection's path, or, without a path, the snapshot's only file.
+/// The file at the selection's path, or, without a path, the snapshot's only file. The streams of a database that was dumped as several
+/// at once are found by their folder.
 pub fn find(repository: &Repository, selection: &Selection) -> Result<Found> {
+    let dump_of = |path: &[u8]| streams::dump_of(&selection.stored.snapshot.dumps, path);
+    if let Some((path, contents)) = find_database(repository, selection)? {
+        return Ok(Found { dump: dump_of(&path), path, contents });
+    }
     let (path, content) = find_file(repository, selection)?;
-    let shown = show_bytes(&path);
-    let dump = selection.stored.snapshot.dumps.iter().find(|dump| dump.path == shown).cloned();
-    Ok(Found { path, dump, content })
+    Ok(Found { dump: dump_of(&path), contents: vec![(path.clone(), content)], path })
+}
+
+/// Folder and streams of a database, if they are all that is selected.
+fn find_database(repository: &Repository, selection: &Selection) -> Result<Option<(Vec<u8>, Contents)>> {
+    let mut contents = Vec::new();
+    let mut is_other = false;
+    let listed = browse::list(repository, selection, true, &mut |entry| {
+        // So many are none of ours, and must not be kept.
+        is_other |= entry.path == selection.path || contents.len() > TABLE_STREAMS_MAX + 2;
+        match &entry.node {
+            Node::File { content: Some(content) } if !is_other => contents.push((entry.path.clone(), content.clone())),
+            Node::Folder => {}
+            _ => is_other = true,
+        }
+        if is_other { Err(Error::OutputClosed) } else { Ok(()) }
+    });
+    match listed {
+        Err(Error::OutputClosed) => return Ok(None),
+        listed => listed?,
+    }
+    let paths: Vec<Vec<u8>> = contents.iter().map(|(path, _)| path.clone()).collect();
+    let folder = streams::one_database(&paths).filter(|folder| selection.path.is_empty() || *folder == selection.path);
+    Ok(folder.map(|folder| (folder, contents)))
 }
 
 /// Writes a file's bytes to `output`.
 pub fn write(repository: &Repository, found: &Found, output: &mut dyn Write, progress: &dyn Progress) -> Result<DumpReport> {
     let begun = std::time::Instant::now();
     progress.stage(Stage::Restoring, Some(found.size()), Some(1));
-    let hash = write_content(repository, &found.path, &found.content, output, progress)?;
+    let hash = match &found.contents[..] {
+        [(path, content)] => write_content(repository, path, content, output, progress)?,
+        several => {
+            let mut hashing = Hashing { inner: output, hasher: blake3::Hasher::new() };
+            for (path, content) in several {
+                write_content(repository, path, content, &mut hashing, progress)?;
+            }
+            ContentHash(*hashing.hasher.finalize().as_bytes())
+        }
+    };
     output.flush().map_err(closed)?;
     Ok(DumpReport { path: found.path.clone(), bytes: found.size(), hash, seconds: begun.elapsed().as_secs_f64() })
 }
@@ -126,6 +165,24 @@ fn write_content(
     match hash == content.hash {
         true => Ok(hash),
         false => Err(Error::damaged(show_bytes(path), "the hash of its whole content does not fit")),
+    }
+}
+
+/// Hashes what several streams are together.
+struct Hashing<'a> {
+    inner: &'a mut dyn Write,
+    hasher: blake3::Hasher,
+}
+
+impl Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
     }
 }
 

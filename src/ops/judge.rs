@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::dumps::{Folder, Judge, demand_overall, unexpected};
 use crate::error::{Result, show_bytes};
 use crate::format::dump::{Dump, Verdict};
-use crate::format::entry::{Entry, Flaw, Node};
+use crate::format::entry::{Entry, Flaw, Node, path_order};
 use crate::format::snapshot::{Snapshot, SourceKind};
 use crate::limits::*;
 use crate::source::{Event, More, Slab, Source};
@@ -36,7 +36,7 @@ pub(super) struct Verdicts {
     found: Arc<Mutex<Found>>,
     expect: Expect,
     kind: SourceKind,
-    /// Of several sources, the paths of the streams.
+    /// Of several sources, the paths of the streams; of those below a folder, the folder with a slash.
     streams: Vec<Vec<u8>>,
     /// Of unchanged files, by path.
     older: HashMap<String, Dump>,
@@ -61,7 +61,7 @@ impl Verdicts {
             kind: self.kind,
             streams: self.streams.clone(),
             older: self.older.clone(),
-            open: None,
+            open: HashMap::new(),
             folders: Vec::new(),
         })
     }
@@ -70,6 +70,9 @@ impl Verdicts {
     pub fn finish(self) -> Judgement {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let mut dumps = std::mem::take(&mut found.dumps);
+        if found.out_of_order {
+            dumps.sort_by(|a, b| path_order(a.path.as_bytes(), b.path.as_bytes()));
+        }
         demand_overall(&mut dumps);
         (dumps, std::mem::take(&mut found.advice))
     }
@@ -81,6 +84,8 @@ struct Found {
     dumps: Vec<Dump>,
     tables: usize,
     advice: Vec<Advice>,
+    /// Some were read at once.
+    out_of_order: bool,
 }
 
 impl Found {
@@ -114,8 +119,8 @@ struct Watched {
     kind: SourceKind,
     streams: Vec<Vec<u8>>,
     older: HashMap<String, Dump>,
-    /// The file that began last.
-    open: Option<(Vec<u8>, Judge)>,
+    /// The file that began last, in each lane.
+    open: HashMap<u32, (Vec<u8>, Judge)>,
     /// The folder that was seen last, and those above it of which files were seen, the innermost last.
     folders: Vec<(Vec<u8>, Folder)>,
 }
@@ -124,7 +129,7 @@ impl Source for Watched {
     fn fill(&mut self, slab: &mut Slab) -> Result<More> {
         let more = self.source.fill(slab)?;
         for event in &slab.events {
-            self.see(event, &slab.bytes);
+            self.see(event, slab);
         }
         if more == More::No {
             while self.leave() {}
@@ -134,21 +139,24 @@ impl Source for Watched {
 }
 
 impl Watched {
-    fn see(&mut self, event: &Event, bytes: &[u8]) {
+    fn see(&mut self, event: &Event, slab: &Slab) {
         match event {
             Event::Start { entry } => {
                 let is_stream = self.is_stream(&entry.path);
                 let judge = if is_stream { Judge::stream(&entry.path) } else { Judge::file(&entry.path) };
-                self.open = Some((entry.path.clone(), judge));
+                self.open.insert(slab.lane, (entry.path.clone(), judge));
             }
             Event::Bytes { range } => {
-                if let Some((_, judge)) = self.open.as_mut().filter(|(_, judge)| judge.is_listening()) {
-                    judge.feed(&bytes[range.clone()]);
+                if let Some((_, judge)) = self.open.get_mut(&slab.lane).filter(|(_, judge)| judge.is_listening()) {
+                    judge.feed(&slab.bytes[range.clone()]);
                 }
             }
             Event::End { flaw, size, holes } => {
                 // What was not read, or has holes, cannot be judged by its bytes.
-                let open = self.open.take().filter(|_| *flaw != Flaw::Unreadable && holes.is_empty());
+                let open = self.open.remove(&slab.lane).filter(|_| *flaw != Flaw::Unreadable && holes.is_empty());
+                if slab.lane > 0 {
+                    self.found.lock().unwrap_or_else(PoisonError::into_inner).out_of_order = true;
+                }
                 if let Some((path, judge)) = open {
                     self.ended(&path, judge, *size);
                 }
@@ -161,7 +169,7 @@ impl Watched {
     fn is_stream(&self, path: &[u8]) -> bool {
         match self.kind {
             SourceKind::Tree => false,
-            SourceKind::Job => self.streams.iter().any(|stream| stream == path),
+            SourceKind::Job => self.streams.iter().any(|stream| stream == path || stream.ends_with(b"/") && path.starts_with(stream)),
             _ => true,
         }
     }

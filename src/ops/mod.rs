@@ -23,6 +23,7 @@ pub mod restore;
 pub mod run;
 pub mod stats;
 pub mod status;
+pub mod streams;
 pub mod tag;
 
 use crate::error::{Error, Result};

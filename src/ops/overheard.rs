@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::limits::*;
-use crate::source::StderrSink;
+use crate::source::Sink;
 
 /// Listens to a command.
 #[derive(Clone, Default)]
@@ -19,7 +19,7 @@ struct Heard {
 
 impl Overheard {
     /// The same sink, listened to.
-    pub fn listen(&self, mut sink: StderrSink) -> StderrSink {
+    pub fn listen(&self, mut sink: Sink) -> Sink {
         let heard = self.0.clone();
         Box::new(move |bytes: &[u8]| {
             sink(bytes);

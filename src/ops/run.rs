@@ -14,6 +14,7 @@ mod lock;
 mod members;
 mod preview;
 mod said;
+mod tables;
 mod verify;
 
 use std::path::PathBuf;
@@ -32,9 +33,10 @@ use crate::format::report::{Did, Outcome, Report, Run, Step, Stream};
 use crate::ops::backup::{BackupOptions, BackupReport, Input, backup};
 use crate::ops::overheard::Overheard;
 use crate::ops::receipt::Receipts;
+use crate::ops::streams::dump_of;
 use crate::progress::Progress;
 use crate::repo::Repository;
-use crate::source::{Patience, StderrSink};
+use crate::source::{Patience, Sink};
 use hooks::Hook;
 use limited::Limited;
 pub use preview::{Preview, preview};
@@ -67,7 +69,7 @@ pub trait Observer {
         Vec::new()
     }
     /// Gets what the command of a stream or step says.
-    fn said(&self, _name: &str) -> StderrSink {
+    fn said(&self, _name: &str) -> Sink {
         Box::new(|_| {})
     }
     /// The job is waiting for another run of it to end.
@@ -195,7 +197,11 @@ impl Course<'_> {
         unmet.into_iter().for_each(|unmet| self.trouble(4, unmet));
         for dump in report.dumps.iter().filter(|dump| dump.verdict == Verdict::Incomplete) {
             // Of a file, perhaps an old one, it says nothing of this night.
-            self.is_doubtful |= report.parts.iter().any(|(part, _)| part.name.trim_start_matches('/') == dump.path);
+            self.is_doubtful |= report.parts.iter().any(|(part, _)| {
+                let rest = dump.path.strip_prefix(part.name.trim_start_matches('/'));
+                let is_below = |rest: &str| rest.starts_with('/') && self.job.streams().contains(&format!("{}/", part.name));
+                rest.is_some_and(|rest| rest.is_empty() || is_below(rest))
+            });
             self.trouble(4, format!("{} is INCOMPLETE: {}", dump.path, dump.why));
         }
         self.overheard.lines().iter().for_each(|line| self.warn(format!("a command said: {line}")));
@@ -229,11 +235,7 @@ impl Course<'_> {
                     name: part.name.clone(),
                     bytes: part.bytes,
                     seconds: rounded(*time),
-                    dump: report
-                        .dumps
-                        .iter()
-                        .find(|dump| dump.path == part.name.trim_start_matches('/'))
-                        .map(|dump| serde_json::json!(dump)),
+                    dump: dump_of(&report.dumps, part.name.trim_start_matches('/').as_bytes()).map(|dump| serde_json::json!(dump)),
                     said: said(&part.name),
                 };
                 report.parts.iter().map(stream).collect()
@@ -345,7 +347,7 @@ impl Course<'_> {
         self.listen_with(name, self.overheard.listen(self.observer.said(name)))
     }
 
-    fn listen_with(&mut self, name: &str, next: StderrSink) -> Arc<Said> {
+    fn listen_with(&mut self, name: &str, next: Sink) -> Arc<Said> {
         let said = Arc::new(Said::new(name, next));
         self.said.push(said.clone());
         said

@@ -3,6 +3,7 @@
 //! Where a stream was steady so far, the next slab is first hashed at the lengths expected by its cursor; if a hash differs, the
 //! rest of the slab is cut. Both ways give the same chunks: the same start and the same bytes end at the same cut.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -57,9 +58,12 @@ enum Step {
 
 /// Takes slabs, one after another, of one source.
 pub struct Ingest<F> {
+    lane: u32,
     open: Option<OpenFile>,
     /// What is left of the slab before: the start of a chunk.
     carry: Vec<u8>,
+    /// The same of streams in other lanes.
+    parked: HashMap<u32, (OpenFile, Vec<u8>)>,
     /// The older version of a path's content.
     older: F,
     /// Where the last file left off in old frames, if it had no older version but was found there.
@@ -68,11 +72,12 @@ pub struct Ingest<F> {
 
 impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
     pub fn new(older: F) -> Self {
-        Self { open: None, carry: Vec::new(), older, trail: None }
+        Self { lane: 0, open: None, carry: Vec::new(), parked: HashMap::new(), older, trail: None }
     }
 
     /// Works through a slab and returns what came of its events, in order.
     pub fn slab(&mut self, writer: &mut Writer, slab: &mut Slab) -> Result<Vec<Ingested>> {
+        self.change_lane(writer, slab.lane);
         let steps = self.lay_out(slab);
         let mut done = Vec::new();
         let mut parts: Vec<Step> = steps;
@@ -85,6 +90,21 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
         }
         writer.check()?;
         Ok(done)
+    }
+
+    /// Puts an unfinished stream aside and takes up another one.
+    fn change_lane(&mut self, writer: &mut Writer, lane: u32) {
+        if lane == self.lane {
+            return;
+        }
+        if let Some(mut open) = self.open.take() {
+            open.stream.pause(writer);
+            self.parked.insert(self.lane, (open, std::mem::take(&mut self.carry)));
+        }
+        self.lane = lane;
+        if let Some((open, carry)) = self.parked.remove(&lane) {
+            (self.open, self.carry) = (Some(open), carry);
+        }
     }
 
     /// Turns events into parts; puts the carried bytes before the slab's own.

@@ -220,6 +220,11 @@ impl Stream {
         }
     }
 
+    /// Chunks of other streams come now, into the same frames.
+    pub fn pause(&mut self, writer: &mut Writer) {
+        self.settle_gap(writer, None);
+    }
+
     fn push(&mut self, frame: FrameRef, ordinal: u32) {
         match self.runs.back_mut() {
             Some(last) if last.first + last.count == ordinal && last.frame.is(&frame) => last.count += 1,

@@ -7,27 +7,22 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags};
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::Signal;
 use zeroize::Zeroizing;
 
-use super::stream::POLL_INTERVAL;
+use super::several::of_stream;
+use super::started::{Sink, Started};
 use super::{More, Patience, Slab, Source, StreamSource};
 use crate::error::{Error, Result, show_bytes};
 use crate::format::entry::Meta;
-use crate::limits::*;
 
-/// How long an unwanted command has between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(2);
 /// Variables whose names begin so hold our secrets.
 pub const SECRET_PREFIXES: [&[u8]; 6] =
     [b"SNAP_PASSWORD", b"SNAP_KEY", b"SNAP_NEW_PASSWORD", b"SNAP_NEW_KEY", b"SNAP_FROM_PASSWORD", b"SNAP_FROM_KEY"];
@@ -53,25 +48,24 @@ pub struct Setting {
     pub input: Option<Vec<u8>>,
 }
 
-/// Gets what the command writes to its standard error, as it comes. Called from a thread of its own.
-pub type StderrSink = Box<dyn FnMut(&[u8]) + Send>;
-
 /// Runs a command, from the first `fill` on, and reads its standard output.
 ///
 /// Dropped early, it ends the command: SIGTERM, and after two seconds SIGKILL, to the whole process group.
 pub struct CommandSource {
     /// Until the command is started.
-    waiting: Option<(Vec<u8>, Meta, StderrSink)>,
+    waiting: Option<(Vec<u8>, Meta, Sink)>,
+    /// What it is called in errors, in front of the program.
+    called: Option<String>,
     line: CommandLine,
     setting: Setting,
     interrupted: Arc<AtomicBool>,
-    running: Option<(Running, StreamSource)>,
+    running: Option<(Started, StreamSource)>,
 }
 
 impl CommandSource {
     /// The command's output as an entry `name`, which stops soon after `interrupted` becomes true.
-    pub fn new(name: Vec<u8>, meta: Meta, line: CommandLine, stderr: StderrSink, interrupted: Arc<AtomicBool>) -> Self {
-        Self { waiting: Some((name, meta, stderr)), line, setting: Setting::default(), interrupted, running: None }
+    pub fn new(name: Vec<u8>, meta: Meta, line: CommandLine, stderr: Sink, interrupted: Arc<AtomicBool>) -> Self {
+        Self { waiting: Some((name, meta, stderr)), called: None, line, setting: Setting::default(), interrupted, running: None }
     }
 
     /// The same with variables of its own, and an end to our patience.
@@ -79,40 +73,53 @@ impl CommandSource {
         Self { setting, ..self }
     }
 
-    fn start(&mut self, name: Vec<u8>, meta: Meta, stderr: StderrSink) -> Result<(Running, StreamSource)> {
+    /// The same, and its errors say of which stream they are.
+    pub fn named(self, name: String) -> Self {
+        Self { called: Some(name), ..self }
+    }
+
+    fn fill_more(&mut self, slab: &mut Slab) -> Result<More> {
+        if let Some((name, meta, stderr)) = self.waiting.take() {
+            self.running = Some(self.start(name, meta, stderr)?);
+        }
+        let Some((started, mut output)) = self.running.take() else { return Ok(More::No) };
+        match output.fill(slab) {
+            Ok(More::Yes) => {
+                self.running = Some((started, output));
+                Ok(More::Yes)
+            }
+            Ok(More::No) => {
+                finish(started, &self.line, &self.interrupted, &self.setting.patience)?;
+                Ok(More::No)
+            }
+            Err(Error::TimedOut(outcome)) => Err(give_up(started, &self.line, outcome)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn start(&mut self, name: Vec<u8>, meta: Meta, stderr: Sink) -> Result<(Started, StreamSource)> {
         let patience = self.setting.patience;
         let mut command = prepare(&self.line, &mut self.setting)?;
-        let mut child = command.spawn().map_err(|error| not_started(&self.line, &error))?;
-        let stdout = child.stdout.take().expect("standard output is piped");
-        let stderr = StderrCopy::start(child.stderr.take().expect("standard error is piped").into(), stderr);
+        let mut started = Started::new(&mut command).map_err(|error| not_started(&self.line, &error))?;
+        let stdout = started.child.stdout.take().expect("standard output is piped");
+        let pipe = started.child.stderr.take().expect("standard error is piped");
+        started.listen(pipe, stderr);
         let output = StreamSource::from_fd(name, stdout.into(), meta, self.interrupted.clone()).with_patience(patience);
-        Ok((Running { child, stderr, is_over: false }, output))
+        Ok((started, output))
     }
 }
 
 impl Source for CommandSource {
     fn fill(&mut self, slab: &mut Slab) -> Result<More> {
-        if let Some((name, meta, stderr)) = self.waiting.take() {
-            self.running = Some(self.start(name, meta, stderr)?);
-        }
-        let Some((running, mut output)) = self.running.take() else { return Ok(More::No) };
-        match output.fill(slab) {
-            Ok(More::Yes) => {
-                self.running = Some((running, output));
-                Ok(More::Yes)
-            }
-            Ok(More::No) => {
-                running.finish(&self.line, &self.interrupted, &self.setting.patience)?;
-                Ok(More::No)
-            }
-            Err(Error::TimedOut(outcome)) => Err(running.give_up(&self.line, outcome)),
-            Err(error) => Err(error),
-        }
+        self.fill_more(slab).map_err(|error| match &self.called {
+            Some(name) => of_stream(name, error),
+            None => error,
+        })
     }
 }
 
 /// Runs a command that is there for what it does. What it says, on both of its outputs, goes to `said`.
-pub fn run_command(line: &CommandLine, mut setting: Setting, said: StderrSink, interrupted: &AtomicBool) -> Result<()> {
+pub fn run_command(line: &CommandLine, mut setting: Setting, said: Sink, interrupted: &AtomicBool) -> Result<()> {
     let patience = setting.patience;
     let mut command = prepare(line, &mut setting)?;
     let no_pipe = |error| Error::file("make", "a pipe", error);
@@ -122,18 +129,19 @@ pub fn run_command(line: &CommandLine, mut setting: Setting, said: StderrSink, i
     if input.is_some() {
         command.stdin(Stdio::piped());
     }
-    let mut child = command.spawn().map_err(|error| not_started(line, &error))?;
+    let mut started = Started::new(&mut command).map_err(|error| not_started(line, &error))?;
     // It holds the writing ends, too.
     drop(command);
-    if let (Some(bytes), Some(mut pipe)) = (input, child.stdin.take()) {
+    if let (Some(bytes), Some(mut pipe)) = (input, started.child.stdin.take()) {
         // Whoever does not read it may end nevertheless.
         std::thread::spawn(move || pipe.write_all(&bytes));
     }
-    Running { child, stderr: StderrCopy::start(reader.into(), said), is_over: false }.finish(line, interrupted, &patience)
+    started.listen(reader, said);
+    finish(started, line, interrupted, &patience)
 }
 
 /// The command with all its variables, but for its outputs.
-fn prepare(line: &CommandLine, setting: &mut Setting) -> Result<Command> {
+pub(super) fn prepare(line: &CommandLine, setting: &mut Setting) -> Result<Command> {
     let inherited = std::env::vars_os().map(|(name, _)| name);
     let mut command = command(line, inherited);
     command.envs(setting.variables.drain(..));
@@ -210,144 +218,36 @@ fn signal_name(signal: i32) -> Option<&'static str> {
     names.iter().find(|(known, _)| known.as_raw() == signal).map(|(_, name)| *name)
 }
 
-/// A started command.
-struct Running {
-    child: Child,
-    stderr: StderrCopy,
-    /// Nothing is left to be ended.
-    is_over: bool,
-}
-
-impl Running {
-    /// Waits for the end of a command, and judges it.
-    fn finish(mut self, line: &CommandLine, interrupted: &AtomicBool, patience: &Patience) -> Result<()> {
-        let status = match self.wait(interrupted, patience) {
-            Err(Error::TimedOut(outcome)) => return Err(self.give_up(line, outcome)),
-            status => status?,
-        };
-        let stderr_tail = self.stderr.finish();
-        self.is_over = status.success();
-        match status.success() {
-            true => Ok(()),
-            false => Err(failure(line, how_it_ended(status), stderr_tail)),
-        }
-    }
-
-    /// Ends a command that took too long.
-    fn give_up(mut self, line: &CommandLine, outcome: String) -> Error {
-        self.end();
-        let stderr_tail = self.stderr.finish();
-        failure(line, outcome, stderr_tail)
-    }
-
-    fn wait(&mut self, interrupted: &AtomicBool, patience: &Patience) -> Result<ExitStatus> {
-        let since = Instant::now();
-        let mut pause = Duration::from_millis(1);
-        loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => return Ok(status),
-                Ok(None) if interrupted.load(Ordering::Relaxed) => return Err(Error::Interrupted),
-                // It closed its output and goes on for a while.
-                Ok(None) => {
-                    patience.check(since)?;
-                    std::thread::sleep(pause);
-                }
-                Err(error) => return Err(Error::file("wait for", "the command", error)),
-            }
-            pause = (pause * 2).min(Duration::from_millis(50));
-        }
-    }
-
-    /// Ends the command and its descendants, kindly at first.
-    fn end(&mut self) {
-        self.is_over = true;
-        let group = Pid::from_child(&self.child);
-        let _ = kill_process_group(group, Signal::TERM);
-        // A stopped process would sleep through the other one.
-        let _ = kill_process_group(group, Signal::CONT);
-        let deadline = Instant::now() + GRACE;
-        while Instant::now() < deadline {
-            // The group has its number to itself as long as it has members, even after its leader is reaped.
-            let is_reaped = !matches!(self.child.try_wait(), Ok(None));
-            if is_reaped && test_kill_process_group(group).is_err() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let _ = kill_process_group(group, Signal::KILL);
-        let _ = self.child.wait();
-        // Those that are left are dying; a zombie that nobody reaps is not waited for.
-        let deadline = Instant::now() + GRACE / 4;
-        while Instant::now() < deadline && test_kill_process_group(group).is_ok() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+/// Waits for the end of a command, and judges it.
+fn finish(mut started: Started, line: &CommandLine, interrupted: &AtomicBool, patience: &Patience) -> Result<()> {
+    let since = Instant::now();
+    let status = match started.wait(interrupted, |_| patience.check(since)) {
+        Err(Error::TimedOut(outcome)) => return Err(give_up(started, line, outcome)),
+        status => status?,
+    };
+    let stderr_tail = started.last_words();
+    match status.success() {
+        true => Ok(()),
+        false => Err(failure(line, how_it_ended(status), stderr_tail)),
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.end();
-            self.stderr.finish();
-        }
-    }
-}
-
-/// The thread that passes on what the command says on its standard error.
-struct StderrCopy {
-    thread: Option<JoinHandle<Vec<u8>>>,
-    is_over: Arc<AtomicBool>,
-}
-
-impl StderrCopy {
-    fn start(pipe: OwnedFd, sink: StderrSink) -> Self {
-        let is_over = Arc::new(AtomicBool::new(false));
-        let seen = is_over.clone();
-        Self { thread: Some(std::thread::spawn(move || copy_stderr(pipe, sink, &seen))), is_over }
-    }
-
-    /// Returns the end of what was said, once the command has exited.
-    fn finish(&mut self) -> Vec<u8> {
-        self.is_over.store(true, Ordering::Relaxed);
-        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
-    }
-}
-
-/// Copies until the pipe ends, or, when descendants of the finished command keep it open, until what it held is read.
-fn copy_stderr(pipe: OwnedFd, mut sink: StderrSink, is_over: &AtomicBool) -> Vec<u8> {
-    let mut tail = Vec::new();
-    let mut buffer = vec![0; 16 << 10];
-    // More than a pipe holds, so that a chatty descendant cannot keep us here.
-    let mut reads_left = 64;
-    while reads_left > 0 {
-        let was_over = is_over.load(Ordering::Relaxed);
-        match rustix::event::poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&POLL_INTERVAL)) {
-            Ok(0) if was_over => break,
-            Ok(0) | Err(_) => continue,
-            Ok(_) => {}
-        }
-        match rustix::io::read(&pipe, &mut buffer) {
-            Ok(0) => break,
-            Ok(count) => {
-                sink(&buffer[..count]);
-                tail.extend_from_slice(&buffer[..count]);
-                tail.drain(..tail.len().saturating_sub(STDERR_TAIL_BYTES));
-            }
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(_) => break,
-        }
-        reads_left -= u32::from(was_over);
-    }
-    tail
+/// Ends a command that took too long.
+fn give_up(mut started: Started, line: &CommandLine, outcome: String) -> Error {
+    started.end();
+    failure(line, outcome, started.last_words())
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
 
     use super::super::Event;
     use super::super::testing::{Found, drain, summary};
     use super::*;
+    use crate::limits::STDERR_TAIL_BYTES;
 
     fn shell(script: &str) -> (CommandSource, Arc<Mutex<Vec<u8>>>, Arc<AtomicBool>) {
         let line = CommandLine { program: "sh".into(), args: vec!["-c".into(), script.into()] };

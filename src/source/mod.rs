@@ -2,16 +2,20 @@
 //!
 //! A source fills slabs: it lays the bytes of one stream, or of many small files, end to end, and says in events what they are.
 //! It runs on a thread of its own, ahead of the pipeline, and knows nothing of repositories.
-//! Entries come in path order. What cannot be read is an event and not an error; an error ends the backup.
+//! Entries come in path order, but for streams that are read at once. What cannot be read is an event and not an error; an error ends the backup.
 
+mod abreast;
 mod command;
+mod fed;
 mod file;
 mod filter;
 mod folder;
 mod links;
 mod patterns;
 mod roots;
+mod session;
 mod several;
+mod started;
 mod stat;
 mod stream;
 #[cfg(test)]
@@ -23,12 +27,14 @@ mod xattrs;
 
 use std::ops::Range;
 
-pub use command::{
-    CommandLine, CommandSource, SECRET_PREFIXES, SecretVariables, Setting, StderrSink, bare_command, how_it_ended, run_command,
-};
+pub use abreast::{AbreastSource, OpenStreams, Streams};
+pub use command::{CommandLine, CommandSource, SECRET_PREFIXES, SecretVariables, Setting, bare_command, how_it_ended, run_command};
+pub use fed::Fed;
 pub use filter::{Filter, FilterRules};
 pub use patterns::{Case, Includes, Names, parse_exclude_file};
+pub use session::Session;
 pub use several::{Member, MemberSource, SeveralSource, Tally};
+pub use started::Sink;
 pub use stream::{Patience, StreamSource, span, stream_meta};
 pub use tree::{TreeOptions, TreeSource};
 
@@ -66,6 +72,8 @@ pub struct Slab {
     /// reading never has to clear memory first; what lies outside the events' ranges means nothing.
     pub bytes: Vec<u8>,
     pub events: Vec<Event>,
+    /// Which of several streams that are read at once it is of; 0 for all that comes in path order.
+    pub lane: u32,
     /// Where the next bytes go.
     filled: usize,
 }
@@ -76,12 +84,13 @@ impl Slab {
 
     /// An empty slab for `capacity` bytes of input.
     pub fn new(capacity: usize) -> Self {
-        Self { bytes: vec![0; Self::HEADROOM + capacity], events: Vec::new(), filled: Self::HEADROOM }
+        Self { bytes: vec![0; Self::HEADROOM + capacity], events: Vec::new(), lane: 0, filled: Self::HEADROOM }
     }
 
     /// Empties it for use again.
     pub fn clear(&mut self) {
         self.filled = Self::HEADROOM;
+        self.lane = 0;
         self.events.clear();
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::roots::{Root, Roots, is_inside};
-use super::{Event, KnownFile, Lookup, More, Slab, Source, TreeOptions, TreeSource};
+use super::{AbreastSource, Event, KnownFile, Lookup, More, OpenStreams, Slab, Source, TreeOptions, TreeSource};
 use crate::error::{Error, Result, show_bytes};
 use crate::format::entry::{Entry, path_order};
 
@@ -25,6 +25,8 @@ pub struct Member {
 pub enum MemberSource {
     /// A stream, by the path of its entry.
     Stream { path: Vec<u8>, source: Box<dyn Source>, may_be_empty: bool },
+    /// Streams below a folder, several of them at once.
+    Streams { folder: Vec<u8>, open: OpenStreams, at_once: usize },
     /// Files and folders.
     Tree { roots: Vec<PathBuf>, options: TreeOptions },
 }
@@ -75,6 +77,11 @@ impl SeveralSource {
                 MemberSource::Stream { path, source, may_be_empty } => {
                     places.push(Place { path, member, root: None });
                     opened.push((name, Opened::Stream(Some(source), may_be_empty)));
+                }
+                MemberSource::Streams { folder, open, at_once } => {
+                    places.push(Place { path: folder, member, root: None });
+                    let source = Box::new(AbreastSource::new(open, at_once, interrupted.clone()));
+                    opened.push((name, Opened::Stream(Some(source), false)));
                 }
                 MemberSource::Tree { roots, options } => {
                     let mut roots = Roots::new(&roots)?;
@@ -181,7 +188,7 @@ impl Source for SeveralSource {
 }
 
 /// Says which stream it was.
-fn of_stream(name: &str, error: Error) -> Error {
+pub(super) fn of_stream(name: &str, error: Error) -> Error {
     match error {
         Error::Command { program, outcome, stderr_tail } => {
             Error::Command { program: format!("{}: {program}", show_bytes(name.as_bytes())), outcome, stderr_tail }

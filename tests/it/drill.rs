@@ -69,8 +69,8 @@ fn mariadb_comes_back() {
 #[test]
 fn redis_comes_back() {
     if is_there("redis-server", "Redis") {
-        try_sample("redis.rdb", "cache.rdb", "1 tables with 23 rows");
-        try_sample("redis-diskless.rdb", "cache.rdb", "1 tables with 23 rows");
+        try_sample("redis.rdb", "cache.rdb", "1 table with 23 rows");
+        try_sample("redis-diskless.rdb", "cache.rdb", "1 table with 23 rows");
     }
 }
 
@@ -151,6 +151,15 @@ fn a_drill_finds_what_a_server_finds() {
     assert_eq!((report["outcome"].as_str(), report["exit_code"].as_u64()), (Some("failed"), Some(4)), "{report}");
     assert!(report["error"].as_str().unwrap().starts_with("load app.db: bash exited with code 1: "), "{report}");
     assert_eq!(drill(&scene, &["app.db", "--snapshot", "latest~1"], 0)["outcome"], "good");
+    // Said once, and not as if a backup had failed.
+    let said = stderr(&scene.check(&["drill", "app.db", "--scratch", "."], 4));
+    assert_eq!(said.lines().filter(|line| line.contains("load app.db")).count(), 1, "{said}");
+    assert!(!said.contains("no snapshot") && !said.contains("hint"), "{said}");
+    // It was never ready.
+    let audit = scene.check(&["audit", "--csv"], 0);
+    let audit = String::from_utf8_lossy(&audit.stdout);
+    let failed = audit.lines().find(|line| line.contains("drill,failed")).unwrap_or_else(|| panic!("{audit}"));
+    assert!(!failed.contains("ready after"), "{failed}");
 }
 
 #[test]

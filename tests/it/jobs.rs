@@ -48,7 +48,7 @@ fn a_failing_job_does_not_stop_the_next() {
     let scene = scene(&format!("{}{}{}", job("a", "seq 1 1000"), job("b", "echo half; echo disk full >&2; exit 3"), job("c", "echo c")));
     let output = scene.check(&["run"], 4);
     let text = String::from_utf8_lossy(&output.stdout);
-    for part in ["job a\n", "saved     a.sql: 3.80 KiB", "job b\n", "no snapshot was saved", "job c\n", "next      due by "] {
+    for part in ["job a\n", "saved         a.sql: 3.80 KiB", "job b\n", "no snapshot was saved", "job c\n", "next          due by "] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let said = stderr(&output);

@@ -37,6 +37,7 @@ mod round_trip;
 mod run;
 mod serve;
 mod sweep;
+mod tables;
 mod tidy;
 mod trace;
 mod watch;

@@ -30,6 +30,19 @@ pub fn run(bench: &Bench, options: &PruneOptions) -> Result<PruneReport> {
     prune(&bench.open(), options, &Silent)
 }
 
+/// Does something once, in the place of another host, before the call of that number.
+pub fn at_call(inner: Memory, number: u64, act: impl Fn() + Send + Sync + 'static) -> (Arc<Faulty<Memory>>, Arc<AtomicBool>) {
+    let done = Arc::new(AtomicBool::new(false));
+    let is_done = done.clone();
+    let store = Faulty::new(inner, move |call| {
+        if call.number == number && !is_done.swap(true, Ordering::SeqCst) {
+            elsewhere(&act);
+        }
+        None
+    });
+    (Arc::new(store), done)
+}
+
 /// Removes snapshots as `forget` does: a record of it first.
 pub fn forget(repository: &Repository, snapshots: &[SnapshotId]) {
     let record =
@@ -356,17 +369,4 @@ fn a_larger_repository_costs_a_prune_hardly_more() {
     // Segments, which tell of all packs, and the packs of catalogs: both are small, and rewritten when something in them goes.
     assert!(more < grown / 50, "{more} more bytes are read of {grown} more that are stored");
     assert!(large.bytes_put < small.bytes_put + grown / 200, "{small:?} {large:?}");
-}
-
-/// Does something once, before the call of that number.
-pub fn at_call(inner: Memory, number: u64, act: impl Fn() + Send + Sync + 'static) -> (Arc<Faulty<Memory>>, Arc<AtomicBool>) {
-    let done = Arc::new(AtomicBool::new(false));
-    let is_done = done.clone();
-    let store = Faulty::new(inner, move |call| {
-        if call.number == number && !is_done.swap(true, Ordering::SeqCst) {
-            elsewhere(&act);
-        }
-        None
-    });
-    (Arc::new(store), done)
 }

@@ -489,7 +489,7 @@ fn secrets_are_fetched_late_and_said_nowhere() {
     let heard: Arc<Mutex<Vec<u8>>> = Arc::default();
     struct Listens(Arc<Mutex<Vec<u8>>>);
     impl Observer for Listens {
-        fn said(&self, _: &str) -> snap_backup::source::StderrSink {
+        fn said(&self, _: &str) -> snap_backup::source::Sink {
             let to = self.0.clone();
             Box::new(move |bytes| to.lock().unwrap().extend_from_slice(bytes))
         }

@@ -9,6 +9,7 @@ use crate::format::entry::{Entry, Flaw, Meta, Node, Time, path_order};
 use crate::format::recipe::Recipe;
 use crate::format::snapshot::SourceKind;
 use crate::id::ContentHash;
+use crate::ops::browse;
 use crate::repo::{CatalogReader, Repository, Stock, Stored};
 use crate::source::KnownFile;
 
@@ -28,7 +29,7 @@ pub struct Known {
 pub enum Wanted<'a> {
     /// The one entry of a stream, whatever it was called then.
     OnlyStream,
-    /// What lies at the same paths; streams are named, files are asked for as they are met.
+    /// What lies at the same paths; streams are named, or their folder with a slash, files are asked for as they are met.
     Paths { streams: &'a [Vec<u8>] },
 }
 
@@ -56,6 +57,10 @@ impl Known {
                 }
                 Wanted::Paths { streams } => {
                     for path in streams {
+                        if let Some(folder) = path.strip_suffix(b"/") {
+                            older.extend(contents_below(repository, parent, folder)?);
+                            continue;
+                        }
                         older.extend(entry_at(repository, parent, path)?.and_then(|entry| Some((path.clone(), Older::of(&entry)?))));
                     }
                     entries = Some(Mutex::new(ParentEntries { catalog: catalog.peekable() }));
@@ -133,6 +138,15 @@ impl Known {
 fn entry_at(repository: &Repository, parent: &Stored, path: &[u8]) -> Result<Option<Entry>> {
     let catalog = CatalogReader::open_at(repository, &parent.snapshot, path)?;
     Ok(ParentEntries { catalog: catalog.peekable() }.find(path))
+}
+
+/// What lay below a folder of streams.
+fn contents_below(repository: &Repository, parent: &Stored, folder: &[u8]) -> Result<Vec<(Vec<u8>, Older)>> {
+    let is_below = |entry: &Entry| browse::below(&entry.path, folder).is_some();
+    let catalog = CatalogReader::open_at(repository, &parent.snapshot, folder)?.filter_map(Result::ok);
+    let before = |entry: &Entry| path_order(&entry.path, folder).is_lt();
+    let own = catalog.skip_while(before).take_while(is_below);
+    Ok(own.filter_map(|entry| Some((entry.path.clone(), Older::of(&entry)?))).collect())
 }
 
 impl ParentEntries {

@@ -7,11 +7,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounde
 
 use super::known::Known;
 use crate::error::{Error, Result};
-use crate::format::entry::Node;
+use crate::format::entry::{Node, path_order};
 use crate::format::recipe::Recipe;
 use crate::format::snapshot::Totals;
 use crate::progress::Progress;
-use crate::repo::{CatalogWriter, Ingest, Ingested, Writer};
+use crate::repo::{CatalogWriter, Ingest, Ingested, PendingEntry, Writer};
 use crate::source::{More, Slab, Source};
 
 /// Slabs at most: one is worked on while the next is read, and one waits.
@@ -24,6 +24,8 @@ pub struct Run<'a> {
     pub known: &'a Known,
     pub totals: Totals,
     pub progress: &'a dyn Progress,
+    /// Entries of streams that were read at once, until all of these have ended.
+    pub held: Vec<PendingEntry>,
 }
 
 impl Run<'_> {
@@ -54,7 +56,7 @@ impl Run<'_> {
             let more = source.fill(&mut slab)?;
             self.take_slab(&mut ingest, &mut slab)?;
             if more == More::No {
-                return Ok(());
+                return self.release();
             }
         }
     }
@@ -64,10 +66,19 @@ impl Run<'_> {
     }
 
     fn take_slab<F: FnMut(&[u8]) -> Option<Recipe>>(&mut self, ingest: &mut Ingest<F>, slab: &mut Slab) -> Result<()> {
-        let bytes = slab.input_bytes();
+        let (bytes, in_order) = (slab.input_bytes(), slab.lane == 0);
+        if in_order {
+            self.release()?;
+        }
         let done = ingest.slab(self.writer, slab)?;
         self.progress.bytes(bytes);
-        done.into_iter().try_for_each(|ingested| self.take(ingested))
+        done.into_iter().try_for_each(|ingested| match ingested {
+            Ingested::Entry(pending) if !in_order => {
+                self.held.push(*pending);
+                Ok(())
+            }
+            ingested => self.take(ingested),
+        })
     }
 
     fn take_slabs(&mut self, slabs: &Receiver<Result<(Slab, More)>>, spent: &Sender<Slab>, interrupted: &AtomicBool) -> Result<()> {
@@ -85,9 +96,16 @@ impl Run<'_> {
             // The reader may have ended already.
             let _ = spent.send(slab);
             if more == More::No {
-                return Ok(());
+                return self.release();
             }
         }
+    }
+
+    /// What was held comes before all that comes now.
+    fn release(&mut self) -> Result<()> {
+        let mut held = std::mem::take(&mut self.held);
+        held.sort_by(|a, b| path_order(&a.entry.path, &b.entry.path));
+        held.into_iter().try_for_each(|pending| self.take(Ingested::Entry(Box::new(pending))))
     }
 
     fn take(&mut self, ingested: Ingested) -> Result<()> {

@@ -10,12 +10,12 @@ use super::{BackupOptions, Input, shown_roots, stream_path};
 use crate::config::Expect;
 use crate::error::{Error, Result};
 use crate::format::dump::Dump;
-use crate::format::entry::{Entry, Meta};
+use crate::format::entry::{Entry, Meta, is_path};
 use crate::format::snapshot::Part;
 use crate::ops::overheard::Overheard;
 use crate::repo::{Repository, SnapshotFilter};
 use crate::source::{
-    self, CommandLine, CommandSource, Filter, MemberSource, More, Setting, SeveralSource, Slab, Source, StderrSink, StreamSource, Tally,
+    self, CommandLine, CommandSource, Filter, MemberSource, More, Setting, SeveralSource, Sink, Slab, Source, StreamSource, Streams, Tally,
     TreeOptions,
 };
 
@@ -34,18 +34,37 @@ pub struct Member {
 /// Where a member's bytes come from.
 pub enum MemberInput {
     /// What a command writes to its standard output.
-    Command { line: CommandLine, setting: Setting, stderr: StderrSink },
+    Command { line: CommandLine, setting: Setting, stderr: Sink },
     /// Bytes of a reader.
     Reader(OpenStream),
+    /// What commands write that are known only when their turn comes, several at once. The member's name is that of their folder.
+    Streams { open: OpenCommands, at_once: usize, stderr: Box<dyn Fn() -> Sink + Send> },
     /// Files and folders.
     Tree { roots: Vec<PathBuf>, filter: Filter, one_file_system: bool },
 }
 
+/// A command whose output is a stream; its name is the path below the folder.
+pub struct CommandStream {
+    pub name: String,
+    pub line: CommandLine,
+    pub setting: Setting,
+}
+
+/// Commands in the order in which they are to be started, and what has to be there until all have ended.
+pub struct CommandStreams {
+    pub list: Vec<CommandStream>,
+    pub guard: Box<dyn Send>,
+}
+
+/// Finds out which commands there are.
+pub type OpenCommands = Box<dyn FnOnce() -> Result<CommandStreams> + Send>;
+
 impl Member {
-    /// The path of its stream, if it is one and its name can be a path.
+    /// The path of its stream, if it is one and its name can be a path; of several the folder's, with a slash.
     pub(super) fn stream(&self) -> Option<Vec<u8>> {
         match self.input {
             MemberInput::Tree { .. } => None,
+            MemberInput::Streams { .. } => stream_path(&self.name).ok().map(|path| [&path[..], b"/"].concat()),
             _ => stream_path(&self.name).ok(),
         }
     }
@@ -103,6 +122,14 @@ pub(super) fn open(
                 let waiting = Some((path()?, meta.clone(), open));
                 MemberSource::Stream { path: path()?, source: Box::new(LateStream { waiting, opened: None }), may_be_empty }
             }
+            MemberInput::Streams { open, at_once, stderr } => {
+                let (folder, meta, stop) = (path()?, meta.clone(), stop.clone());
+                let open = Box::new({
+                    let folder = folder.clone();
+                    move || open().and_then(|streams| command_sources(streams, &folder, &meta, &*stderr, &stop))
+                });
+                MemberSource::Streams { folder, open, at_once }
+            }
             MemberInput::Tree { roots, filter, one_file_system } => {
                 MemberSource::Tree { roots, options: TreeOptions { filter, one_file_system, ..TreeOptions::default() } }
             }
@@ -111,6 +138,25 @@ pub(super) fn open(
     }
     let known = known.clone();
     SeveralSource::new(opened, Arc::new(move |entry: &Entry, size| known.unchanged(entry, size)), stop)
+}
+
+/// Commands as sources of streams below a folder.
+fn command_sources(
+    streams: CommandStreams,
+    folder: &[u8],
+    meta: &Meta,
+    stderr: &dyn Fn() -> Sink,
+    stop: &Arc<AtomicBool>,
+) -> Result<Streams> {
+    let source = |CommandStream { name, line, setting }: CommandStream| {
+        let path = [folder, b"/", name.as_bytes()].concat();
+        if !is_path(&path) {
+            return Err(Error::Usage(format!("{name} cannot be the name of a stream")));
+        }
+        let source = CommandSource::new(path, meta.clone(), line, stderr(), stop.clone()).with_setting(setting);
+        Ok(Box::new(source.named(name)) as Box<dyn Source>)
+    };
+    Ok(Streams { list: streams.list.into_iter().map(source).collect::<Result<_>>()?, guard: streams.guard })
 }
 
 /// A stream that is opened by its first `fill`.

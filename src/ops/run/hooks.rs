@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use crate::config::Hooks;
 use crate::error::{Error, Result};
 use crate::format::report::{Did, Report};
-use crate::source::{CommandLine, Patience, Setting, StderrSink, run_command};
+use crate::source::{CommandLine, Patience, Setting, Sink, run_command};
 
 /// What a variable may hold, with room to spare: the system allows 128 KiB.
 const VARIABLE_BYTES_MAX: usize = 96 << 10;
@@ -68,7 +68,7 @@ fn text(report: &Report) -> String {
 }
 
 /// Runs a program to its end; if it fails, the error begins with `name`.
-pub fn run(name: &str, line: &[String], setting: Setting, said: StderrSink, interrupted: &AtomicBool) -> Result<()> {
+pub fn run(name: &str, line: &[String], setting: Setting, said: Sink, interrupted: &AtomicBool) -> Result<()> {
     let line = command_line(line)?;
     run_command(&line, setting, said, interrupted).map_err(|error| match error {
         Error::Command { program, outcome, stderr_tail } => Error::Command { program: format!("{name}: {program}"), outcome, stderr_tail },

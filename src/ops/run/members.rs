@@ -6,9 +6,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::hooks::{self, command_line};
 use super::said::Said;
-use super::{Course, RunOptions};
+use super::tables::Opening;
+use super::{Course, FetchSecret, RunOptions};
 use crate::config::{Source, StreamCommand, What, sqlite_copy};
 use crate::error::{Error, Result};
 use crate::ops::backup::{Member, MemberInput};
@@ -23,6 +26,22 @@ pub(super) fn member(source: &Source, course: &mut Course) -> Result<Member> {
             let setting = setting(command, course.patience(stall), course.options, &said);
             let line = command_line(&command.line)?;
             (command.name.clone(), MemberInput::Command { line, setting, stderr: said.sink() })
+        }
+        What::Tables(tables) => {
+            let said = course.listen_closely(&tables.name);
+            let opening = Opening {
+                tables: tables.clone(),
+                patience: course.patience(stall),
+                secrets: course.options.secrets.clone(),
+                said: said.clone(),
+                interrupted: course.options.interrupted.clone(),
+            };
+            let input = MemberInput::Streams {
+                open: Box::new(move || opening.open()),
+                at_once: tables.at_once,
+                stderr: Box::new(move || said.sink()),
+            };
+            (tables.name.clone(), input)
         }
         What::Sqlite { name, database } => {
             let said = course.listen(name);
@@ -47,20 +66,24 @@ pub(super) fn member(source: &Source, course: &mut Course) -> Result<Member> {
 
 /// Variables of a command, and how long it may take. Secrets are fetched when it starts, and never said.
 pub(super) fn setting(command: &StreamCommand, patience: Patience, options: &RunOptions, said: &Arc<Said>) -> Setting {
-    let (wanted, fetch, said) = (command.secrets.clone(), options.secrets.clone(), said.clone());
-    let secrets = move || {
-        let mut found = Vec::new();
-        for (variable, from) in wanted {
-            let value = fetch(&from)?;
-            if value.contains(&0) {
-                return Err(Error::Usage(format!("The secret for {variable} holds a zero byte, which no variable can")));
-            }
-            said.hide(&value);
-            found.push((variable, value));
+    let (command, fetch, said) = (command.clone(), options.secrets.clone(), said.clone());
+    let variables = command.variables.clone();
+    let secrets = move || secrets_of(&command, &fetch, &said);
+    Setting { variables, secrets: Some(Box::new(secrets)), patience, input: None }
+}
+
+/// The secrets that a command finds in its variables.
+pub(super) fn secrets_of(command: &StreamCommand, fetch: &FetchSecret, said: &Said) -> Result<Vec<(String, Zeroizing<Vec<u8>>)>> {
+    let mut found = Vec::new();
+    for (variable, from) in &command.secrets {
+        let value = fetch(from)?;
+        if value.contains(&0) {
+            return Err(Error::Usage(format!("The secret for {variable} holds a zero byte, which no variable can")));
         }
-        Ok(found)
-    };
-    Setting { variables: command.variables.clone(), secrets: Some(Box::new(secrets)), patience, input: None }
+        said.hide(&value);
+        found.push((variable.clone(), value));
+    }
+    Ok(found)
 }
 
 /// A consistent copy of a database of SQLite, made by SQLite itself while others may write to it.

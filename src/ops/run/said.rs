@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::error::show_bytes;
 use crate::limits::*;
-use crate::source::StderrSink;
+use crate::source::Sink;
 
 /// Longest line that is waited for.
 const LINE_BYTES_MAX: usize = 4 << 10;
@@ -22,16 +22,14 @@ pub struct Said {
 }
 
 struct State {
-    next: StderrSink,
+    next: Sink,
     secrets: Vec<Zeroizing<Vec<u8>>>,
-    /// A line that has not ended.
-    line: Vec<u8>,
     tail: Vec<u8>,
 }
 
 impl Said {
-    pub fn new(name: &str, next: StderrSink) -> Self {
-        Self { name: name.into(), state: Mutex::new(State { next, secrets: Vec::new(), line: Vec::new(), tail: Vec::new() }) }
+    pub fn new(name: &str, next: Sink) -> Self {
+        Self { name: name.into(), state: Mutex::new(State { next, secrets: Vec::new(), tail: Vec::new() }) }
     }
 
     /// Blots out this value from now on, and each line of it, since that is how it would be said.
@@ -44,10 +42,10 @@ impl Said {
         state.secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     }
 
-    /// Where the command is to say it.
-    pub fn sink(self: &Arc<Self>) -> StderrSink {
-        let end = End(self.clone());
-        Box::new(move |bytes| end.0.lock().take(bytes))
+    /// Where a command is to say it; of several that speak at once, each its own lines.
+    pub fn sink(self: &Arc<Self>) -> Sink {
+        let mut lines = Lines { said: self.clone(), line: Vec::new() };
+        Box::new(move |bytes| lines.take(bytes))
     }
 
     /// The end of what was said so far.
@@ -61,20 +59,28 @@ impl Said {
     }
 }
 
-impl State {
+/// What one command says, line by line.
+struct Lines {
+    said: Arc<Said>,
+    /// A line that has not ended.
+    line: Vec<u8>,
+}
+
+impl Lines {
     fn take(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let end = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
             self.line.extend_from_slice(&bytes[..end]);
             bytes = &bytes[end..];
             if self.line.ends_with(b"\n") || self.line.len() >= LINE_BYTES_MAX {
-                self.pass();
+                self.said.lock().pass(std::mem::take(&mut self.line));
             }
         }
     }
+}
 
-    fn pass(&mut self) {
-        let mut line = std::mem::take(&mut self.line);
+impl State {
+    fn pass(&mut self, mut line: Vec<u8>) {
         for secret in &self.secrets {
             while let Some(at) = line.windows(secret.len()).position(|part| part == &secret[..]) {
                 line.splice(at..at + secret.len(), BLOT.iter().copied());
@@ -86,12 +92,10 @@ impl State {
     }
 }
 
-/// Passes on what is left when the command's output ends.
-struct End(Arc<Said>);
-
-impl Drop for End {
+impl Drop for Lines {
+    /// Passes on what is left when the command's output ends.
     fn drop(&mut self) {
-        self.0.lock().pass();
+        self.said.lock().pass(std::mem::take(&mut self.line));
     }
 }
 

@@ -65,7 +65,7 @@ case $1 in
       fi
       count=$(ask -v table="$table" 2>/dev/null <<'SQL' || true
 select format('select count(*) from only %I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
-  where n.nspname || '.' || c.relname = :'table' and c.relkind in ('r', 'p', 'm', 'f') limit 1 \gexec
+  where translate(n.nspname || '.' || c.relname, E'\n', ' ') = :'table' and c.relkind in ('r', 'p', 'm', 'f') limit 1 \gexec
 SQL
       )
       echo "${count:--}"
