@@ -28,8 +28,15 @@ impl History {
         let name = format!("host{host}");
         match act {
             Act::BackUp => self.back_up(host, &name, repository),
-            Act::Forget => {
-                let ids: BTreeSet<SnapshotId> = (0..1 + self.draw(3)).filter_map(|_| self.pick()).collect();
+            Act::Forget | Act::ForgetAll => {
+                let ids: BTreeSet<SnapshotId> = match act {
+                    Act::Forget => (0..1 + self.draw(3)).filter_map(|_| self.pick()).collect(),
+                    _ => {
+                        let some = self.draw(2);
+                        let all: Vec<SnapshotId> = self.state().truth.keys().copied().collect();
+                        all.into_iter().filter(|_| some == 0 || self.draw(2) == 0).collect()
+                    }
+                };
                 if ids.is_empty() {
                     return Ok(());
                 }
@@ -46,10 +53,10 @@ impl History {
                 Some(id) => self.tag(id, &name, repository),
                 None => Ok(()),
             },
-            Act::Prune | Act::PruneAlone => {
+            Act::Prune | Act::PruneAtOnce | Act::PruneAlone => {
                 let exclusive = act == Act::PruneAlone;
                 let max_unused = if self.draw(2) == 0 { MaxUnused::Bytes(0) } else { MaxUnused::Percent(5.0) };
-                let grace = if exclusive || self.draw(3) == 0 { Duration::ZERO } else { GRACE };
+                let grace = if act != Act::Prune || self.draw(3) == 0 { Duration::ZERO } else { GRACE };
                 prune(repository, &PruneOptions { max_unused, grace, exclusive, ..PruneOptions::new(name) }, &Silent).map(drop)
             }
             Act::RepairIndex => repair_index(repository, Mode::Act, &Silent).map(drop),

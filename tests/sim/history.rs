@@ -83,9 +83,12 @@ pub struct History {
 pub enum Act {
     BackUp,
     Forget,
+    /// All, or half of all.
+    ForgetAll,
     ForgetByRules,
     Tag,
     Prune,
+    PruneAtOnce,
     PruneAlone,
     RepairIndex,
     RepairPacks,
@@ -261,8 +264,10 @@ impl History {
                 Trouble::BitFlips(number) if reads => (call.number == number).then_some(Fault::FlipBit(number.wrapping_mul(7919))),
                 Trouble::Pauses(number) if call.number >= number && !resumed.swap(true, Ordering::SeqCst) => {
                     history.log(format!("{:depth$}(meanwhile", "", depth = depth as usize * 2));
-                    for _ in 0..1 + history.draw(3) {
-                        history.step(depth + 1);
+                    match if history.is_long() { 1 } else { history.draw(8) } {
+                        // What whoever stopped relies on is needed by nobody any more, and deleted.
+                        0 => history.raze(depth + 1),
+                        _ => (0..1 + history.draw(3)).for_each(|_| history.step(depth + 1)),
                     }
                     history.log(format!("{:depth$})", "", depth = depth as usize * 2));
                     None
@@ -299,6 +304,16 @@ impl History {
         self.act(act, host, depth);
     }
 
+    fn is_long(&self) -> bool {
+        matches!(self.shape, Shape::Nights(_))
+    }
+
+    fn raze(self: &Arc<Self>, depth: u64) {
+        for act in [Act::ForgetAll, Act::PruneAtOnce] {
+            self.act(act, self.draw(self.hosts.len() as u64) as usize, depth);
+        }
+    }
+
     fn act(self: &Arc<Self>, act: Act, host: usize, depth: u64) {
         let trouble = match act {
             Act::Rot | Act::Wait => Trouble::None,
@@ -321,11 +336,7 @@ impl History {
             assert!(!is_calm || is_refusal || waits_for_prune, "{error}");
         }
         let calls = blake3::Hash::from(self.fingerprint()).to_hex();
-        let hours = match self.shape {
-            Shape::Steps => 60 + self.draw(20 * HOUR as u64) as i64,
-            Shape::Nights(_) => 600,
-        };
-        self.wait(hours);
+        self.wait(if self.is_long() { 600 } else { 60 + self.draw(20 * HOUR as u64) as i64 });
         self.log(format!("{:depth$}= {}", "", &calls[..8], depth = depth as usize * 2));
     }
 
