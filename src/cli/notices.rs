@@ -27,15 +27,16 @@ pub fn judged(context: &Context, config: &Config, status: &Status) -> Vec<String
 }
 
 fn tell(notifier: &Notifier, host: &str, status: &Status) -> Vec<String> {
-    let missing = status.missed().map(|(job, missed)| Missing {
+    // By a clock that cannot be right nothing else is told: what was missed may still be, and when it was told last cannot be said.
+    let is_blind = status.missed().any(|(_, missed)| missed.objective == Objective::Clock);
+    let told = status.missed().filter(|(_, missed)| !is_blind || missed.objective == Objective::Clock);
+    let missing = told.map(|(job, missed)| Missing {
         host: job.map_or_else(|| host.to_owned(), |job| job.host.clone()),
         job: job.map(|job| job.job.clone()),
         objective: serde_json::to_value(missed.objective).ok().and_then(|word| Some(word.as_str()?.to_owned())).unwrap_or_default(),
         message: missed.message.clone(),
     });
     let missing: Vec<Missing> = missing.collect();
-    // By a clock that cannot be right nothing else is judged: what was missed may still be.
-    let is_blind = status.missed().any(|(_, missed)| missed.objective == Objective::Clock);
     if is_blind { notifier.still_missed(&missing, status.time) } else { notifier.missed(&missing, status.time) }
 }
 
