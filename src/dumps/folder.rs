@@ -54,6 +54,8 @@ impl Folder {
             return self.list.replace(judged);
         }
         if format == Format::PgDumpObjects.name() {
+            // The list itself must be whole, too.
+            self.objects.push(Wanted { name: unpacked(name).into(), table: String::new() });
             self.objects.extend(judged.wanted.iter().flatten().cloned());
             self.is_too_large |= self.objects.len() > DUMP_PARTS_MAX;
         }
