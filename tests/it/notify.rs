@@ -365,7 +365,7 @@ fn a_mistake_in_the_configuration_is_told() {
     let wrong = format!("{notify}[jobs.other]\nkeep = 3\n");
     configure(&scene, &wrong);
     let output = scene.check(&["run", "good"], 2);
-    assert!(stderr(&output).contains("keep"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("jobs.other"), "{}", stderr(&output));
     let messages = told(&folder);
     assert_eq!((messages.len(), &messages[0]["event"]), (1, &"missed".into()));
     let missed = &messages[0]["missed"][0];
