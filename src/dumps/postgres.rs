@@ -56,7 +56,7 @@ enum Place {
         rows: u64,
         end: Search,
         /// Of a dump that begins here, because the one before was cut.
-        opening: Search,
+        opening: Box<Search>,
     },
 }
 
@@ -111,7 +111,7 @@ impl Postgres {
     fn before_rows(&mut self, table: String, lines_left: u8) -> Place {
         let line = self.line.start();
         if line.starts_with(b"COPY ") && self.line.end().ends_with(b" FROM stdin;") {
-            return Place::Rows { table, rows: 0, end: Search::new(b"\n\\.\n", b"\n"), opening: Search::new(OPENING, b"\n") };
+            return Place::Rows { table, rows: 0, end: Search::new(b"\n\\.\n", b"\n"), opening: Box::new(Search::new(OPENING, b"\n")) };
         }
         let is_preparation = line.is_empty() || line == b"--" || line.starts_with(b"SET ") || line.starts_with(b"ALTER TABLE ");
         if lines_left > 0 && is_preparation {
