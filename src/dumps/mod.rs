@@ -24,6 +24,7 @@ mod sqlite;
 mod tar;
 #[cfg(test)]
 mod tests;
+mod values;
 mod xz;
 mod zip;
 mod zstd;

@@ -5,6 +5,7 @@
 //! of a stored routine.
 
 use super::bytes::{Line, Search, Tables, Tail, text, word};
+use super::values::Rows;
 use super::{Parser, complete, incomplete, unknown};
 use crate::format::dump::{Dump, Verdict};
 use crate::limits::*;
@@ -18,6 +19,10 @@ pub struct Mysql {
     overlaps: bool,
     tail: Tail,
     tables: Tables,
+    /// A table whose definition was seen, and not yet its rows.
+    defined: Option<String>,
+    /// The table whose rows go by.
+    data: Option<(String, Rows)>,
     /// The database that tables belong to, where there may be several.
     database: String,
     producer: &'static str,
@@ -80,6 +85,8 @@ impl Default for Mysql {
             overlaps: false,
             tail: Tail::new(DUMP_TAIL_BYTES),
             tables: Tables::default(),
+            defined: None,
+            data: None,
             database: String::new(),
             producer: "",
             version: String::new(),
@@ -94,6 +101,12 @@ impl Default for Mysql {
 
 impl Mysql {
     fn comment(&mut self) {
+        let line = self.line.start();
+        let goes_on = line.starts_with(b"ORDER BY:") || line.starts_with(b"WHERE:");
+        match &mut self.data {
+            Some((_, rows)) if goes_on => rows.feed(b"\n"),
+            _ => self.end_data(),
+        }
         let line = self.line.start();
         if let Some(structure) = self.structure.take() {
             self.is_unordered |= structure.is_heap && structure.has_key;
@@ -112,10 +125,26 @@ impl Mysql {
         } else if let Some(name) = line.strip_prefix(b"Current Database: ") {
             self.database = format!("{}.", unquoted(name));
         } else if let Some(name) = line.strip_prefix(b"Table structure for table ") {
-            self.tables.add(&format!("{}{}", self.database, unquoted(name)), None);
+            let name = format!("{}{}", self.database, unquoted(name));
+            if let Some(without_rows) = self.defined.replace(name) {
+                self.tables.add(&without_rows, None);
+            }
             self.structure = Some(Structure::new());
+        } else if let Some(name) = line.strip_prefix(b"Dumping data for table ") {
+            let name = format!("{}{}", self.database, unquoted(name));
+            if let Some(without_rows) = self.defined.take().filter(|defined| *defined != name) {
+                self.tables.add(&without_rows, None);
+            }
+            self.data = Some((name, Rows::new()));
         } else if line.starts_with(b"ORDER BY:") {
             self.is_ordered = true;
+        }
+    }
+
+    /// A comment follows the rows of a table. They are not known if it stands in the middle of a statement.
+    fn end_data(&mut self) {
+        if let Some((name, rows)) = self.data.take() {
+            self.tables.add(&name, rows.is_between_statements().then_some(rows.count));
         }
     }
 
@@ -210,13 +239,21 @@ impl Parser for Mysql {
             if let Some(structure) = &mut self.structure {
                 structure.see(seen);
             }
+            if let Some((_, rows)) = &mut self.data {
+                rows.feed(seen);
+            }
             input = rest;
         }
     }
 
     fn finish(&mut self) -> Dump {
         let verdict = self.judge();
+        self.end_data();
+        if let Some(without_rows) = self.defined.take() {
+            self.tables.add(&without_rows, None);
+        }
         Dump {
+            rows: self.tables.rows(),
             producer: self.producer.into(),
             version: std::mem::take(&mut self.version),
             server: std::mem::take(&mut self.server),

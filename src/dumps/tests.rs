@@ -23,8 +23,8 @@ const SAMPLES: &[Expected] = &[
     ("pg_dump.sql.lz4", "lz4", "lz4", "", 0, None),
     ("pg_dump.sql.xz", "xz", "xz", "", 0, None),
     ("pg_dump.sql.bz2", "bzip2", "bzip2", "", 0, None),
-    ("mariadb-dump.sql", "mysqldump", "", "10.11.19-MariaDB", 3, None),
-    ("mariadb-dump-no-date.sql", "mysqldump", "", "10.11.19-MariaDB", 3, None),
+    ("mariadb-dump.sql", "mysqldump", "", "10.11.19-MariaDB", 3, Some(29)),
+    ("mariadb-dump-no-date.sql", "mysqldump", "", "10.11.19-MariaDB", 3, Some(29)),
     ("redis.rdb", "redis", "", "", 1, None),
     ("redis-diskless.rdb", "redis", "", "", 1, None),
     ("sqlite.db", "sqlite", "", "", 0, None),
@@ -524,6 +524,37 @@ fn what_cannot_be_unpacked_here_is_not_called_wrong() {
     assert_eq!(expected(&other[..other.len() - 1]), (Verdict::Incomplete, "it ends in the middle of a zstd frame".into()));
     assert_eq!(expected(&sample("pg_dump.sql.gz")[..20]).1, "it ends before the gzip stream does");
     assert_eq!(expected(&sample("mariadb-dump.sql")), (Verdict::Incomplete, "it is mysqldump and not pg_dump".into()));
+}
+
+#[test]
+fn rows_of_mysqldump_are_counted() {
+    let head = "-- MySQL dump 10.13  Distrib 8.0.36, for Linux (x86_64)\n--\n-- Server version\t8.0.36\n\n";
+    let (end, section) = ("-- Dump completed\n", |what: &str, name: &str| format!("\n--\n-- {what} for table `{name}`\n--\n\n"));
+    let (define, fill) = (|name: &str| section("Table structure", name), |name: &str| section("Dumping data", name));
+    let tables = |parts: &[&str]| {
+        let text = [head, &parts.concat(), end].concat();
+        let dump = judge("x", text.as_bytes()).unwrap();
+        assert_eq!(dump.verdict, Verdict::Complete);
+        (dump.tables.into_iter().map(|table| (table.name, table.rows)).collect::<Vec<_>>(), dump.table_count, dump.rows)
+    };
+    let named = |list: &[(&str, Option<u64>)]| list.iter().map(|(name, rows)| ((*name).to_owned(), *rows)).collect::<Vec<_>>();
+    let row = "INSERT INTO `t` VALUES (1,'a'),(2,'),(');\n";
+    assert_eq!(tables(&[&define("t"), &fill("t"), row, row]), (named(&[("t", Some(4))]), 1, Some(4)));
+    assert_eq!(tables(&[&define("e"), &fill("e"), &define("t"), &fill("t"), row]), (named(&[("e", Some(0)), ("t", Some(2))]), 2, Some(2)));
+    // Without definitions, and without data of one table.
+    assert_eq!(tables(&[&fill("t"), row]), (named(&[("t", Some(2))]), 1, Some(2)));
+    assert_eq!(tables(&[&define("s"), &define("t"), &fill("t"), row]), (named(&[("s", None), ("t", Some(2))]), 2, None));
+    // Comments that belong to the data.
+    let ordered = "-- ORDER BY:  `id`\n-- WHERE:  id > 0\nINSERT INTO `t` VALUES (1);\n";
+    assert_eq!(tables(&[&define("t"), &fill("t"), ordered, row]).2, Some(3));
+    // Of several databases.
+    let databases =
+        ["\n--\n-- Current Database: `a`\n--\n", &define("t"), &fill("t"), row, "\n--\n-- Current Database: `b`\n--\n", &define("t")];
+    assert_eq!(tables(&databases).0, named(&[("a.t", Some(2)), ("b.t", None)]));
+    // What breaks off in a row, and goes on with another dump.
+    let cut = [head, &define("t"), &fill("t"), "INSERT INTO `t` VALUES (1,'a", "\n", head, &define("t"), &fill("t"), row, end].concat();
+    let cut = judge("x", cut.as_bytes()).unwrap();
+    assert_eq!((cut.verdict, cut.tables[0].rows), (Verdict::Unknown, None));
 }
 
 /// A folder of the samples as a backup sees it.
