@@ -196,8 +196,8 @@ fn tables_are_named_and_counted() {
     assert_eq!(names("pg_dump.sql.gz"), postgres);
     assert_eq!(names("pg_dumpall.sql")[0], ("shop.other.letters".to_owned(), Some(7)));
     assert_eq!(names("pg_dump.tar"), postgres.map(|(name, _)| (name, None)));
-    let tables = ["empty", "odd `name`", "people"];
-    assert_eq!(names("mariadb-dump.sql"), tables.map(|name| (name.to_owned(), None)));
+    let tables = [("empty", 0), ("odd `name`", 4), ("people", 25)];
+    assert_eq!(names("mariadb-dump.sql"), tables.map(|(name, rows)| (name.to_owned(), Some(rows))));
     assert_eq!(names("redis.rdb"), [("db0".to_owned(), Some(23))]);
     let collections = [("shop.people", 30), ("shop.letters", 21), ("shop.empty", 0)];
     assert_eq!(names("mongodump.archive"), collections.map(|(name, rows)| (name.to_owned(), Some(rows))));
