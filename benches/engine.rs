@@ -233,9 +233,26 @@ mod dumps {
         judge(bencher, &[b"--\n-- PostgreSQL database dump\n--\n", &NIGHT_0[..]].concat(), "pg_dump");
     }
 
+    fn mysqldump(bencher: Bencher, row: &str) {
+        use std::io::Write;
+        let mut text = b"-- MySQL dump 10.13  Distrib 8.0.36, for Linux (x86_64)\n-- Dumping data for table `t`\n--\n\n".to_vec();
+        while text.len() < DUMP_BYTES {
+            write!(text, "INSERT INTO `t` VALUES {};\n", vec![row; (1 << 20) / row.len()].join(",")).expect("memory takes all");
+        }
+        judge(bencher, &text, "mysqldump");
+    }
+
+    /// Rows of numbers and short texts, in statements of a megabyte.
     #[divan::bench]
-    fn mysqldump(bencher: Bencher) {
-        judge(bencher, &[b"-- MySQL dump 10.13  Distrib 8.0.36, for Linux (x86_64)\n", &NIGHT_0[..]].concat(), "mysqldump");
+    fn mysqldump_short_rows(bencher: Bencher) {
+        mysqldump(bencher, "(4711,'2026-11-21 13:31:28','paid',1999,NULL,'a remark of some words','db1.example')");
+    }
+
+    /// A few hundred bytes of text, in which something is escaped.
+    #[divan::bench]
+    fn mysqldump_long_rows(bencher: Bencher) {
+        let words = "words of a letter that somebody wrote, (with an aside) it goes on for a while. ";
+        mysqldump(bencher, &format!("(4711,'{}','it\\'s {words}\\n{}')", words.repeat(2), words.repeat(3)));
     }
 
     #[divan::bench]
