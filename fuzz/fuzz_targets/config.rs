@@ -18,6 +18,10 @@ fuzz_target!(|bytes: &[u8]| {
         for source in &job.sources {
             match &source.what {
                 What::Command(command) => assert!(!command.name.is_empty() && !command.line.is_empty()),
+                What::Tables(tables) => {
+                    assert!(!tables.name.is_empty() && tables.at_once > 0 && !tables.database.is_empty());
+                    assert!(!tables.holder.line.is_empty() && !tables.dump.line.is_empty());
+                }
                 What::Sqlite { name, database } => assert!(!name.is_empty() && database.is_absolute()),
                 What::Files { paths, .. } => assert!(!paths.is_empty() && paths.iter().all(|path| path.is_absolute())),
             }
