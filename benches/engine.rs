@@ -237,7 +237,7 @@ mod dumps {
         use std::io::Write;
         let mut text = b"-- MySQL dump 10.13  Distrib 8.0.36, for Linux (x86_64)\n-- Dumping data for table `t`\n--\n\n".to_vec();
         while text.len() < DUMP_BYTES {
-            write!(text, "INSERT INTO `t` VALUES {};\n", vec![row; (1 << 20) / row.len()].join(",")).expect("memory takes all");
+            writeln!(text, "INSERT INTO `t` VALUES {};", vec![row; (1 << 20) / row.len()].join(",")).expect("memory takes all");
         }
         judge(bencher, &text, "mysqldump");
     }
