@@ -34,7 +34,7 @@ pub use filter::{Filter, FilterRules};
 pub use patterns::{Case, Includes, Names, parse_exclude_file};
 pub use session::Session;
 pub use several::{Member, MemberSource, SeveralSource, Tally};
-pub use started::Sink;
+pub use started::{Kept, Sink};
 pub use stream::{Patience, StreamSource, span, stream_meta};
 pub use tree::{TreeOptions, TreeSource};
 

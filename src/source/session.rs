@@ -2,13 +2,13 @@
 
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::command::prepare;
 use super::fed::Fed;
-use super::started::Sink;
+use super::started::{Kept, Sink};
 use super::{CommandLine, Patience, Setting, how_it_ended};
 use crate::error::{Error, Result, show_bytes};
 use crate::limits::*;
@@ -20,7 +20,7 @@ const LEAVE: Duration = Duration::from_secs(1);
 pub struct Session {
     fed: Fed,
     program: String,
-    said: Arc<Mutex<Vec<u8>>>,
+    said: Kept,
     patience: Patience,
     interrupted: Arc<AtomicBool>,
 }
@@ -28,13 +28,8 @@ pub struct Session {
 impl Session {
     pub fn start(line: &CommandLine, mut setting: Setting, stderr: Sink, interrupted: Arc<AtomicBool>) -> Result<Self> {
         let patience = setting.patience;
-        let said: Arc<Mutex<Vec<u8>>> = Arc::default();
-        let to = said.clone();
-        let keep: Sink = Box::new(move |bytes| {
-            let mut said = to.lock().unwrap_or_else(PoisonError::into_inner);
-            let room = SESSION_ANSWER_BYTES_MAX - said.len();
-            said.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        });
+        let said = Kept::default();
+        let keep = said.sink(SESSION_ANSWER_BYTES_MAX);
         let fed = Fed::start(prepare(line, &mut setting)?, Some(keep), Some(stderr), interrupted.clone()).map_err(of_command)?;
         Ok(Self { fed, program: show_bytes(line.program.as_bytes()), said, patience, interrupted })
     }
@@ -48,7 +43,7 @@ impl Session {
         let mut pause = Duration::from_millis(1);
         loop {
             let has_ended = self.fed.started.has_ended();
-            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut said = self.said.lock();
             if let Some(answer) = said.strip_suffix(end.as_bytes()) {
                 let answer = answer.to_vec();
                 said.clear();

@@ -2,8 +2,8 @@
 
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,26 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Gets what a program writes to one of its outputs, as it comes. Called from a thread of its own.
 pub type Sink = Box<dyn FnMut(&[u8]) + Send>;
+
+/// What a program said, as far as it is kept.
+#[derive(Clone, Default)]
+pub struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Kept {
+    /// Keeps so many bytes of what comes, from the beginning on.
+    pub fn sink(&self, max: usize) -> Sink {
+        let kept = self.clone();
+        Box::new(move |bytes| {
+            let mut said = kept.lock();
+            let room = max.saturating_sub(said.len());
+            said.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        })
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// A started program, in a process group of its own.
 ///

@@ -2,12 +2,12 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::limits::*;
-use crate::source::{CommandLine, Fed, Sink, bare_command};
+use crate::source::{CommandLine, Fed, Kept, bare_command};
 
 /// Beginnings of names of variables that lead clients to a server, or open it. Programs of a drill get only those that `up` printed.
 const PRODUCTION_PREFIXES: [&str; 8] = ["PG", "MYSQL", "MARIADB", "REDIS", "VALKEY", "MONGO", "DATABASE_URL", "SQLITE"];
@@ -52,15 +52,10 @@ impl Surroundings<'_> {
         let line = CommandLine { program: program.into(), args: args.iter().map(Into::into).collect() };
         let mut command = bare_command(&line, &PRODUCTION_PREFIXES);
         command.current_dir(self.folder).envs(self.variables.iter().map(|(name, value)| (name, value)));
-        let said: Arc<Mutex<Vec<u8>>> = Arc::default();
-        let shared = said.clone();
-        let keep: Sink = Box::new(move |bytes| {
-            let mut said = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            let room = DRILL_ANSWER_BYTES_MAX - said.len();
-            said.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        });
+        let said = Kept::default();
+        let keep = said.sink(DRILL_ANSWER_BYTES_MAX);
         let outcome = Fed::start(command, Some(keep), Some(Box::new(|_| {})), self.interrupted.clone())?.give(size, write)?;
-        let said = std::mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
+        let said = std::mem::take(&mut *said.lock());
         Ok((outcome, String::from_utf8_lossy(&said).into_owned()))
     }
 }
