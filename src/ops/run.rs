@@ -14,6 +14,7 @@ mod lock;
 mod members;
 mod preview;
 mod said;
+mod secrets;
 mod tables;
 mod verify;
 
@@ -180,7 +181,7 @@ impl Course<'_> {
                 let name = if command.name.is_empty() { "export" } else { &command.name };
                 let said = self.listen(name);
                 self.step(&format!("before {name}"), |course| {
-                    let setting = members::setting(command, course.patience(None), course.options, &said);
+                    let setting = secrets::setting(command, course.patience(None), course.options, &said);
                     hooks::run(name, &command.line, setting, said.sink(), &course.options.interrupted)
                 })?;
             }

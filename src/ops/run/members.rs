@@ -6,13 +6,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
+use super::Course;
 use super::hooks::{self, command_line};
 use super::said::Said;
+use super::secrets::setting;
 use super::tables::Opening;
-use super::{Course, FetchSecret, RunOptions};
-use crate::config::{Source, StreamCommand, What, sqlite_copy};
+use crate::config::{Source, What, sqlite_copy};
 use crate::error::{Error, Result};
 use crate::ops::backup::{Member, MemberInput};
 use crate::source::{Filter, FilterRules, Patience, Setting};
@@ -62,28 +61,6 @@ pub(super) fn member(source: &Source, course: &mut Course) -> Result<Member> {
         }
     };
     Ok(Member { name, input, expect: source.expect.clone() })
-}
-
-/// Variables of a command, and how long it may take. Secrets are fetched when it starts, and never said.
-pub(super) fn setting(command: &StreamCommand, patience: Patience, options: &RunOptions, said: &Arc<Said>) -> Setting {
-    let (command, fetch, said) = (command.clone(), options.secrets.clone(), said.clone());
-    let variables = command.variables.clone();
-    let secrets = move || secrets_of(&command, &fetch, &said);
-    Setting { variables, secrets: Some(Box::new(secrets)), patience, input: None }
-}
-
-/// The secrets that a command finds in its variables.
-pub(super) fn secrets_of(command: &StreamCommand, fetch: &FetchSecret, said: &Said) -> Result<Vec<(String, Zeroizing<Vec<u8>>)>> {
-    let mut found = Vec::new();
-    for (variable, from) in &command.secrets {
-        let value = fetch(from)?;
-        if value.contains(&0) {
-            return Err(Error::Usage(format!("The secret for {variable} holds a zero byte, which no variable can")));
-        }
-        said.hide(&value);
-        found.push((variable.clone(), value));
-    }
-    Ok(found)
 }
 
 /// A consistent copy of a database of SQLite, made by SQLite itself while others may write to it.

@@ -5,12 +5,10 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use zeroize::Zeroizing;
-
 use super::FetchSecret;
 use super::hooks::command_line;
-use super::members::secrets_of;
 use super::said::Said;
+use super::secrets::{Secrets, secrets_of};
 use crate::config::{HOLD, INDEXES_STREAM, Portion, SCHEMA_STREAM, StreamCommand, Tables, list_tables, table_stream};
 use crate::error::{Error, Result};
 use crate::limits::*;
@@ -35,8 +33,6 @@ struct Table {
     pattern: OsString,
     stream: String,
 }
-
-type Secrets = Vec<(String, Zeroizing<Vec<u8>>)>;
 
 impl Opening {
     /// Takes hold of the state of the database, and lists its tables in it.
