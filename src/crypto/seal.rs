@@ -2,13 +2,16 @@
 //!
 //! A box is `nonce (24) | ciphertext | tag (16)`. The nonce is random, hashed with the associated data and the plain text under a key of
 //! its own, so that a random source that repeats itself (a cloned machine) repeats a nonce only for the same object.
+//!
+//! XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03, part 2.3) is ChaCha20-Poly1305 (RFC 8439) with a key of its own for each box, which
+//! HChaCha20 makes of the key and the nonce's first 16 bytes. Both halves in one pass of machine code are nearly twice as fast as one
+//! after the other.
 
 use std::sync::Arc;
 
-use chacha20poly1305::aead::inout::InOutBuf;
-use chacha20poly1305::aead::{AeadInOut, KeyInit};
-use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use chacha20::{R20, hchacha};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::Keys;
 use crate::format::envelope::{Header, Kind};
@@ -32,8 +35,14 @@ impl SealKey {
         Self(bytes)
     }
 
-    fn cipher(&self) -> XChaCha20Poly1305 {
-        XChaCha20Poly1305::new((&self.0).into())
+    /// The key of one box, and the rest of its nonce. What is left of that key in memory opens this box and no other.
+    fn of_box(&self, nonce: &[u8; NONCE_BYTES]) -> (LessSafeKey, Nonce) {
+        let (first, last) = nonce.split_first_chunk::<16>().expect("a nonce has 24 bytes");
+        let key = Zeroizing::new(<[u8; 32]>::from(hchacha::<R20>((&self.0).into(), first.into())));
+        let mut rest = [0; 12];
+        rest[4..].copy_from_slice(last);
+        let key = UnboundKey::new(&CHACHA20_POLY1305, &key[..]).expect("a key has 32 bytes");
+        (LessSafeKey::new(key), Nonce::assume_unique_for_key(rest))
     }
 
     /// The plain text of a box, or nothing if it was not sealed with this key for this place.
@@ -45,12 +54,29 @@ impl SealKey {
 
     /// As `open`, into memory that is used again: the plain text is the slice. On first use the memory is just as long.
     pub fn open_into<'s>(&self, associated_data: &[u8], sealed: &[u8], scratch: &'s mut Vec<u8>) -> Option<&'s [u8]> {
+        let copy = room(scratch, sealed.len().saturating_sub(SEAL_BYTES));
         let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_BYTES>()?;
         let (ciphertext, tag) = ciphertext.split_last_chunk::<TAG_BYTES>()?;
-        let plain = room(scratch, ciphertext.len());
-        let buffer = InOutBuf::new(ciphertext, plain).expect("the same length");
-        self.cipher().decrypt_inout_detached(&XNonce::from(*nonce), associated_data, buffer, &Tag::from(*tag)).ok()?;
-        Some(plain)
+        copy.copy_from_slice(ciphertext);
+        self.decrypt(nonce, associated_data, copy, tag)
+    }
+
+    /// As `open`, within the memory of the box itself.
+    pub fn open_in_place<'s>(&self, associated_data: &[u8], sealed: &'s mut [u8]) -> Option<&'s [u8]> {
+        let (nonce, ciphertext) = sealed.split_first_chunk_mut::<NONCE_BYTES>()?;
+        let (ciphertext, tag) = ciphertext.split_last_chunk_mut::<TAG_BYTES>()?;
+        self.decrypt(nonce, associated_data, ciphertext, tag)
+    }
+
+    fn decrypt<'s>(
+        &self,
+        nonce: &[u8; NONCE_BYTES],
+        associated_data: &[u8],
+        ciphertext: &'s mut [u8],
+        tag: &[u8; TAG_BYTES],
+    ) -> Option<&'s [u8]> {
+        let (key, nonce) = self.of_box(nonce);
+        key.open_in_place_separate_tag(nonce, Aad::from(associated_data), Tag::from(*tag), ciphertext, 0..).ok().map(|plain| &*plain)
     }
 
     /// The plain text encrypted, and its tag.
@@ -63,9 +89,10 @@ impl SealKey {
     /// Writes ciphertext and tag to `sealed`, which is as long as both.
     fn encrypt(&self, nonce: [u8; NONCE_BYTES], associated_data: &[u8], plain: &[u8], sealed: &mut [u8]) {
         let (ciphertext, foot) = sealed.split_at_mut(plain.len());
-        let buffer = InOutBuf::new(plain, ciphertext).expect("the same length");
-        let tag = self.cipher().encrypt_inout_detached(&XNonce::from(nonce), associated_data, buffer);
-        foot.copy_from_slice(&tag.expect("plain text is far below the cipher's 256 GiB"));
+        ciphertext.copy_from_slice(plain);
+        let (key, nonce) = self.of_box(&nonce);
+        let tag = key.seal_in_place_separate_tag(nonce, Aad::from(associated_data), ciphertext);
+        foot.copy_from_slice(tag.expect("plain text is far below the cipher's 256 GiB").as_ref());
     }
 }
 
@@ -160,6 +187,8 @@ mod tests {
             damaged[i] ^= 1;
             assert!(sealer.open(b"place", &damaged).is_none());
             assert!(sealer.open(b"place", &sealed[..i]).is_none());
+            assert!(sealer.key.open_in_place(b"place", &mut sealed[..i].to_vec()).is_none());
+            assert!(sealer.key.open_in_place(b"place", &mut damaged).is_none());
         }
         assert!(self::sealer(Kind::Segment).open(b"place", &sealed).is_none());
     }
@@ -171,6 +200,27 @@ mod tests {
         for i in 0..1000u32 {
             assert!(nonces.insert(sealer.seal(&i.to_le_bytes(), b"same")[..NONCE_BYTES].to_vec()));
             assert!(nonces.insert(sealer.seal(b"same", &i.to_le_bytes())[..NONCE_BYTES].to_vec()));
+        }
+    }
+
+    /// Another implementation, of all of XChaCha20-Poly1305, writes and reads the same.
+    #[test]
+    fn the_same_as_elsewhere() {
+        use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+        use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+
+        let mut random = blake3::Hasher::new().finalize_xof();
+        for len in [0, 1, 15, 16, 17, 63, 64, 65, 255, 256, 1000, 4096, 70_001] {
+            let (mut key, mut nonce, mut plain, mut place) = ([0; 32], [0; NONCE_BYTES], vec![0; len], vec![0; len % 90]);
+            for bytes in [&mut key[..], &mut nonce, &mut plain, &mut place] {
+                random.fill(bytes);
+            }
+            let other = XChaCha20Poly1305::new((&key).into());
+            let sealed = other.encrypt(&XNonce::from(nonce), Payload { msg: &plain, aad: &place }).unwrap();
+            assert_eq!(SealKey::new(key).seal_with_nonce(nonce, &place, &plain), sealed);
+            let sealed = [&nonce[..], &sealed].concat();
+            assert_eq!(SealKey::new(key).open(&place, &sealed).unwrap(), plain);
+            assert_eq!(SealKey::new(key).open_in_place(&place, &mut sealed.clone()).unwrap(), plain);
         }
     }
 

@@ -53,8 +53,7 @@ thread_local! {
     static SEALED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     /// The chunks of a base.
     static PREFIX: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    /// What was opened, and what decompresses it.
-    static OPENED: RefCell<(Vec<u8>, Decompressor)> = RefCell::default();
+    static DECOMPRESSOR: RefCell<Decompressor> = RefCell::default();
 }
 
 pub(super) type Shelf = Mutex<LruCache<FrameId, Arc<Mutex<Option<Arc<Frame>>>>>>;
@@ -240,10 +239,16 @@ impl Reader {
     /// Opens a frame's box, decompresses it and verifies table and chunks. A base is never read from a delta copy.
     /// Where a base has no good plain copy, its chunks are looked for elsewhere.
     pub fn decode(&self, key: &(Kind, SealKey), record: &FrameRecord, sealed: &[u8]) -> Result<Frame> {
-        self.open(key, record, sealed, Verify::All)
+        let mut memory = SEALED.take();
+        memory.clear();
+        memory.extend_from_slice(sealed);
+        let frame = self.open(key, record, &mut memory, Verify::All);
+        SEALED.set(memory);
+        frame
     }
 
-    fn open(&self, key: &(Kind, SealKey), record: &FrameRecord, sealed: &[u8], verify: Verify) -> Result<Frame> {
+    /// As `decode`; of the box itself nothing is left.
+    fn open(&self, key: &(Kind, SealKey), record: &FrameRecord, sealed: &mut [u8], verify: Verify) -> Result<Frame> {
         let damaged = |why: &str| Error::damaged(format!("frame {}", record.id), why);
         let (kind, key) = key;
         if self.locator.keys().frame_id(&record.table) != record.id {
@@ -258,13 +263,11 @@ impl Reader {
             None => None,
         };
         let mut bytes = self.spare.take();
-        OPENED.with_borrow_mut(|(opened, decompressor)| {
-            let associated_data = record.seal_info().associated_data(&self.locator.repository(), *kind);
-            let compressed = key.open_into(&associated_data, sealed, opened);
-            let compressed = compressed.ok_or_else(|| damaged("its seal does not fit its bytes"))?;
-            let done = decompressor.decompress_into(record.codec, prefix, compressed, record.present_len(), &mut bytes);
-            done.map_err(|error| damaged(&error.to_string()))
-        })?;
+        let associated_data = record.seal_info().associated_data(&self.locator.repository(), *kind);
+        let compressed = key.open_in_place(&associated_data, sealed).ok_or_else(|| damaged("its seal does not fit its bytes"))?;
+        DECOMPRESSOR
+            .with_borrow_mut(|own| own.decompress_into(record.codec, prefix, compressed, record.present_len(), &mut bytes))
+            .map_err(|error| damaged(&error.to_string()))?;
         PREFIX.set(memory);
         let mut frame = Frame::new(*kind, record, bytes, self.spare.clone());
         self.verify_lengths(&frame).map_err(damaged)?;
