@@ -12,7 +12,7 @@ use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use snap_backup::backend::Memory;
 use snap_backup::chunking::Cutter;
-use snap_backup::compression::{Compressor, Decompressor, Level};
+use snap_backup::compression::{Compressor, Decompressor, Level, Texture};
 use snap_backup::crypto::{Keys, MasterKey, Sealer, Secret};
 use snap_backup::format::envelope::Kind;
 use snap_backup::format::frame::{ChunkTable, Codec, FrameRecord};
@@ -123,7 +123,9 @@ mod parts {
         let bytes = &NIGHT_0[..FRAME_BYTES_TARGET];
         let mut compressor = Compressor::new(Level::Auto).unwrap();
         let mut out = Vec::new();
-        bencher.counter(BytesCount::new(bytes.len())).bench_local(|| compressor.compress(black_box(bytes), &mut out).unwrap());
+        bencher
+            .counter(BytesCount::new(bytes.len()))
+            .bench_local(|| compressor.compress(Texture::Even, black_box(bytes), &mut out).unwrap());
     }
 
     #[divan::bench]
@@ -138,7 +140,7 @@ mod parts {
     fn decompress(bencher: Bencher) {
         let bytes = &NIGHT_0[..FRAME_BYTES_TARGET];
         let mut stored = Vec::new();
-        Compressor::new(Level::Auto).unwrap().compress(bytes, &mut stored).unwrap();
+        Compressor::new(Level::Auto).unwrap().compress(Texture::Even, bytes, &mut stored).unwrap();
         let mut decompressor = Decompressor::default();
         bencher
             .counter(BytesCount::new(bytes.len()))
@@ -273,7 +275,7 @@ mod dumps {
     #[divan::bench]
     fn zstd(bencher: Bencher) {
         let mut packed = Vec::new();
-        Compressor::new(Level::Auto).unwrap().compress(&NIGHT_0[..FRAME_BYTES_TARGET], &mut packed).unwrap();
+        Compressor::new(Level::Auto).unwrap().compress(Texture::Even, &NIGHT_0[..FRAME_BYTES_TARGET], &mut packed).unwrap();
         judge(bencher, &packed.repeat(16), "zstd");
     }
 }

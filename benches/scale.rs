@@ -18,7 +18,7 @@ use clap::Parser;
 use dice::Dice;
 use rayon::prelude::*;
 use snap_backup::backend::{Area, Backend, Local, Place};
-use snap_backup::compression::{Compressor, Level};
+use snap_backup::compression::{Compressor, Level, Texture};
 use snap_backup::crypto::{Keys, Sealer, Secret};
 use snap_backup::format::codec::Write as _;
 use snap_backup::format::envelope::{Kind, object_associated_data};
@@ -222,7 +222,7 @@ fn segment(keys: &Keys, numbers: std::ops::Range<u64>) -> Segment {
 /// The stored bytes of an object.
 fn sealed(sealer: &Sealer, body: &[u8]) -> Vec<u8> {
     let mut compressed = Vec::new();
-    let codec = Compressor::new(Level::Auto).unwrap().compress(body, &mut compressed).unwrap();
+    let codec = Compressor::new(Level::Auto).unwrap().compress(Texture::Mixed, body, &mut compressed).unwrap();
     let mut plain = vec![codec as u8];
     plain.put_u64(body.len() as u64);
     plain.put_bytes(if codec == Codec::Zstd { &compressed } else { body });

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-use zstd_safe::{CCtx, CParameter, DCtx, DParameter, ResetDirective};
+use zstd_safe::{CCtx, CParameter, DCtx, DParameter, ResetDirective, Strategy};
 
 use crate::format::frame::Codec;
 
@@ -50,13 +50,29 @@ fn named(code: usize) -> CompressionError {
     CompressionError(zstd_safe::get_error_name(code))
 }
 
+/// What is even compresses by one table of long strings nearly as well as by two, and a fifth faster. Against level 3, in frames of
+/// 1 MiB, time and bytes are: pg_dump 0.81 and 1.008, mysqldump 0.83 and 1.003, a Firestore export 0.83 and 1.008, a tar of uploads 0.71
+/// and 1.002; but the files of Linux, 0.88 and 1.05.
+const EVEN: [CParameter; 4] =
+    [CParameter::Strategy(Strategy::ZSTD_fast), CParameter::HashLog(17), CParameter::MinMatch(6), CParameter::TargetLength(0)];
+
 /// Bytes of a frame looked at to tell whether it is worth compressing.
 const SAMPLE_BYTES: usize = 16 << 10;
+
+/// What a frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Texture {
+    /// A stretch of one long file or stream: much of it is alike, as rows of a dump are.
+    Even,
+    Mixed,
+}
 
 /// A reusable context for plain frames.
 pub struct Compressor {
     level: Level,
     context: CCtx<'static>,
+    /// For what is even.
+    even: CCtx<'static>,
     sampler: CCtx<'static>,
     sample: Vec<u8>,
 }
@@ -65,19 +81,25 @@ impl Compressor {
     pub fn new(level: Level) -> Result<Self> {
         let mut context = CCtx::create();
         set(&mut context, &[CParameter::CompressionLevel(level.zstd()), CParameter::ContentSizeFlag(false)])?;
+        let mut even = CCtx::create();
+        set(&mut even, &[CParameter::CompressionLevel(level.zstd()), CParameter::ContentSizeFlag(false)])?;
+        if level == Level::Auto {
+            set(&mut even, &EVEN)?;
+        }
         let mut sampler = CCtx::create();
         set(&mut sampler, &[CParameter::CompressionLevel(1)])?;
-        Ok(Self { level, context, sampler, sample: Vec::new() })
+        Ok(Self { level, context, even, sampler, sample: Vec::new() })
     }
 
     /// Compresses `plain` into `out`, or says that it is better stored.
-    pub fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<Codec> {
+    pub fn compress(&mut self, texture: Texture, plain: &[u8], out: &mut Vec<u8>) -> Result<Codec> {
         out.clear();
         if self.level == Level::Off || self.looks_random(plain)? {
             return Ok(Codec::Stored);
         }
         out.reserve(zstd_safe::compress_bound(plain.len()));
-        self.context.compress2(out, plain).map_err(named)?;
+        let context = if texture == Texture::Even { &mut self.even } else { &mut self.context };
+        context.compress2(out, plain).map_err(named)?;
         Ok(if out.len() + plain.len() / 64 < plain.len() { Codec::Zstd } else { Codec::Stored })
     }
 
@@ -203,10 +225,12 @@ mod tests {
             let mut compressor = Compressor::new(level).unwrap();
             let mut out = Vec::new();
             for (plain, expected) in [(&text, Codec::Zstd), (&random, Codec::Stored), (&vec![7], Codec::Stored)] {
-                let codec = compressor.compress(plain, &mut out).unwrap();
-                assert!(codec == expected || level == Level::Off);
-                let stored = if codec == Codec::Zstd { &out } else { plain };
-                assert_eq!(Decompressor::default().decompress(codec, None, stored, plain.len()).unwrap(), *plain);
+                for texture in [Texture::Even, Texture::Mixed] {
+                    let codec = compressor.compress(texture, plain, &mut out).unwrap();
+                    assert!(codec == expected || level == Level::Off);
+                    let stored = if codec == Codec::Zstd { &out } else { plain };
+                    assert_eq!(Decompressor::default().decompress(codec, None, stored, plain.len()).unwrap(), *plain);
+                }
             }
         }
     }

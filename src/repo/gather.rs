@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, OnceLock};
 
+use crate::compression::Texture;
 use crate::crypto::Keys;
 use crate::error::Result;
 use crate::format::envelope::Kind;
@@ -52,6 +53,7 @@ pub struct FrameJob {
     pub base: Base,
     /// Most of the base is not the last version, but what that was made against itself.
     pub drifts: bool,
+    pub texture: Texture,
 }
 
 /// Takes closed frames: hands them to the sealers, or does their work at once.
@@ -66,6 +68,8 @@ struct OpenFrame {
     base_bytes: usize,
     /// Of these, those that stand in for what they were the base of.
     drift_bytes: usize,
+    /// Another file began in the middle.
+    mixed: bool,
 }
 
 /// Chunk ids are random already.
@@ -133,6 +137,7 @@ impl Gather {
             base_chunks: HashSet::new(),
             base_bytes: 0,
             drift_bytes: 0,
+            mixed: false,
         });
         let ordinal = open.table.len() as u32;
         open.table.push(id, bytes.len());
@@ -140,6 +145,13 @@ impl Gather {
         self.bytes_new += bytes.len() as u64;
         self.fresh.insert(id, (open.slot.clone(), ordinal));
         (FrameRef::Fresh(open.slot.clone()), ordinal)
+    }
+
+    /// What is added from now on belongs to another file.
+    pub fn begin_file(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.mixed = true;
+        }
     }
 
     /// Whether the open frame should be closed.
@@ -174,7 +186,10 @@ impl Gather {
         let id = self.keys.frame_id(&open.table);
         open.slot.set(id).expect("a frame is closed once");
         let drifts = open.drift_bytes * 2 > open.base_bytes;
-        let job = FrameJob { kind: self.kind, id, table: open.table, plain: open.plain, base: open.base, drifts };
+        // What has an older version is little, and read again and again: there, bytes count.
+        let is_even = !open.mixed && open.base.0.is_empty() && self.kind == Kind::DataPack;
+        let texture = if is_even { Texture::Even } else { Texture::Mixed };
+        let job = FrameJob { kind: self.kind, id, table: open.table, plain: open.plain, base: open.base, drifts, texture };
         (self.jobs)(job)
     }
 }

@@ -174,6 +174,7 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
     fn accept(&mut self, writer: &mut Writer, part: Part, bytes: &[u8]) -> Result<Option<PendingEntry>> {
         if let Some(entry) = part.begins {
             let older = (self.older)(&entry.path);
+            writer.gather(Kind::DataPack).begin_file();
             let stream = Stream::new(writer, Kind::DataPack, older.as_ref(), self.trail.take());
             let mut hasher = blake3::Hasher::new();
             if part.whole_hash.is_none() {

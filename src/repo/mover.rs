@@ -15,7 +15,7 @@ use super::marks::Ordinals;
 use super::packer::end_pack;
 use super::reader::{Bases, Reader};
 use crate::backend::Place;
-use crate::compression::{CompressionError, Compressor, Level, decompress};
+use crate::compression::{CompressionError, Compressor, Level, Texture, decompress};
 use crate::crypto::Sealer;
 use crate::error::{Error, Result};
 use crate::format::envelope::Kind;
@@ -131,7 +131,7 @@ impl<'a> Mover<'a> {
     fn compress(&self, plain: &[u8], base: Base) -> std::result::Result<(Codec, Option<Base>, Vec<u8>), CompressionError> {
         let mut compressor = Compressor::new(self.level)?;
         let mut alone = Vec::new();
-        let codec = compressor.compress(plain, &mut alone)?;
+        let codec = compressor.compress(Texture::Mixed, plain, &mut alone)?;
         if codec == Codec::Stored {
             alone = plain.to_vec();
         }

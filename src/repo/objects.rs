@@ -4,7 +4,7 @@
 //! been opened again and compared.
 
 use crate::backend::{Area, Backend, Place};
-use crate::compression::{Compressor, Level, decompress};
+use crate::compression::{Compressor, Level, Texture, decompress};
 use crate::crypto::{Keys, Sealer};
 use crate::error::{Error, Result};
 use crate::format::codec::{Reader, Write};
@@ -17,7 +17,9 @@ use crate::limits::*;
 pub fn seal(sealer: &Sealer, body: &[u8]) -> Result<Vec<u8>> {
     let read_back = |_: crate::compression::CompressionError| Error::ReadBack(format!("{:?}", sealer.header().kind));
     let mut compressed = Vec::new();
-    let codec = Compressor::new(Level::Auto).and_then(|mut compressor| compressor.compress(body, &mut compressed)).map_err(read_back)?;
+    let codec = Compressor::new(Level::Auto)
+        .and_then(|mut compressor| compressor.compress(Texture::Mixed, body, &mut compressed))
+        .map_err(read_back)?;
     let mut plain = Vec::with_capacity(9 + body.len());
     plain.put_u8(codec as u8);
     plain.put_u64(body.len() as u64);

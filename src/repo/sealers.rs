@@ -90,23 +90,23 @@ impl FrameSealer {
         let plain = &job.plain;
         // A base that cannot be read costs only its savings.
         let prefix = if job.base.0.is_empty() { None } else { self.reader.prefix(&job.base, Bases::Good).ok() };
-        let Some(prefix) = prefix else { return self.alone(plain) };
+        let Some(prefix) = prefix else { return self.alone(job) };
         self.compressor.compress_delta(&prefix, plain, &mut self.delta)?;
         let delta = Choice { codec: Codec::Zstd, prefix: Some(prefix) };
         let expected = self.reader.ratio(&job.base) * plain.len() as f64;
         if job.drifts && self.delta.len() as f64 > drift_share(&job.id) * expected {
-            return self.alone(plain);
+            return self.alone(job);
         }
         if self.delta.len() * 3 < plain.len() {
             return Ok(delta);
         }
-        let alone = self.alone(plain)?;
+        let alone = self.alone(job)?;
         let len = if alone.codec == Codec::Zstd { self.compressed.len() } else { plain.len() };
         Ok(if self.delta.len() * 10 < len * 9 { delta } else { alone })
     }
 
-    fn alone(&mut self, plain: &[u8]) -> std::result::Result<Choice, CompressionError> {
-        Ok(Choice { codec: self.compressor.compress(plain, &mut self.compressed)?, prefix: None })
+    fn alone(&mut self, job: &FrameJob) -> std::result::Result<Choice, CompressionError> {
+        Ok(Choice { codec: self.compressor.compress(job.texture, &job.plain, &mut self.compressed)?, prefix: None })
     }
 }
 
