@@ -7,6 +7,7 @@ mod receiver;
 
 use std::io::{ErrorKind, Write};
 
+use crate::crypto::ContentHasher;
 use crate::error::{Error, Result, show_bytes};
 use crate::format::content::Content;
 use crate::format::dump::Dump;
@@ -85,11 +86,11 @@ pub fn write(repository: &Repository, found: &Found, output: &mut dyn Write, pro
     let hash = match &found.contents[..] {
         [(path, content)] => write_content(repository, path, content, output, progress)?,
         several => {
-            let mut hashing = Hashing { inner: output, hasher: blake3::Hasher::new() };
+            let mut hashing = Hashing { inner: output, hasher: ContentHasher::default() };
             for (path, content) in several {
                 write_content(repository, path, content, &mut hashing, progress)?;
             }
-            ContentHash(*hashing.hasher.finalize().as_bytes())
+            hashing.hasher.finish()
         }
     };
     output.flush().map_err(closed)?;
@@ -142,7 +143,7 @@ fn write_content(
     let reader = repository.reader()?;
     let runs = Runs::new(reader.clone(), content.recipe.clone());
     let wanted = runs.map(|run| run.map(|run| Wanted { tag: (), run }));
-    let mut hasher = blake3::Hasher::new();
+    let mut hasher = ContentHasher::default();
     let mut sparse = SparseWriter { content, output, at: 0, next_hole: 0 };
     reader.fetch(wanted, |batch| {
         for fetched in batch {
@@ -161,7 +162,7 @@ fn write_content(
         Ok(())
     })?;
     sparse.finish()?;
-    let hash = ContentHash(*hasher.finalize().as_bytes());
+    let hash = hasher.finish();
     match hash == content.hash {
         true => Ok(hash),
         false => Err(Error::damaged(show_bytes(path), "the hash of its whole content does not fit")),
@@ -171,7 +172,7 @@ fn write_content(
 /// Hashes what several streams are together.
 struct Hashing<'a> {
     inner: &'a mut dyn Write,
-    hasher: blake3::Hasher,
+    hasher: ContentHasher,
 }
 
 impl Write for Hashing<'_> {

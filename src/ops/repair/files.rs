@@ -2,10 +2,10 @@
 
 use std::sync::Mutex;
 
+use crate::crypto::ContentHasher;
 use crate::error::{Error, Result};
 use crate::format::content::{Content, Hole};
 use crate::format::recipe::Run;
-use crate::id::ContentHash;
 use crate::repo::{Frame, RecipeWriter, Repository, Runs, Wanted, Writer};
 
 /// What is left of a file, and what is not.
@@ -30,7 +30,7 @@ pub fn salvage(repository: &Repository, writer: &mut Writer, content: &Content) 
     });
     let mut layout = Layout { content, offset: 0, next_hole: 0, holes: Vec::new(), lost: Vec::new() };
     let mut recipe = RecipeWriter::new(writer);
-    let mut hasher = blake3::Hasher::new();
+    let mut hasher = ContentHasher::default();
     // Once the length of a lost stretch is unknown, nobody knows where what follows belongs.
     let mut is_adrift = false;
     reader.fetch(wanted, |batch| {
@@ -50,7 +50,7 @@ pub fn salvage(repository: &Repository, writer: &mut Writer, content: &Content) 
     layout.lose(u64::MAX);
     let recipe = recipe.finish(writer)?;
     let Layout { holes, lost, .. } = layout;
-    let content = Content { hash: ContentHash(*hasher.finalize().as_bytes()), holes, recipe, ..content.clone() };
+    let content = Content { hash: hasher.finish(), holes, recipe, ..content.clone() };
     let is_empty = content.stored_len() == 0;
     Ok(Left { content: (!is_empty).then_some(content), lost })
 }
@@ -132,6 +132,7 @@ impl Layout<'_> {
 mod tests {
     use super::*;
     use crate::format::content::Encoding;
+    use crate::id::ContentHash;
 
     #[test]
     fn lost_stretches_and_holes_become_one() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::task::{FileTask, Tag, groups};
+use crate::crypto::ContentHasher;
 use crate::error::{Error, Result, show_bytes};
 use crate::format::content::Content;
 use crate::format::entry::Node;
@@ -18,7 +19,7 @@ use crate::target::{FileWriter, TreeTarget};
 /// Lost ranges named in one message; `check` names them all.
 const LOST_RANGES_SHOWN: usize = 8;
 
-/// From so many bytes of a file on, one batch is hashed and written by all cores.
+/// From so many bytes of a file on, one batch is hashed and written at the same time.
 const SIDE_BY_SIDE_BYTES: usize = 1 << 20;
 
 type Piece = (Run, std::result::Result<Arc<Frame>, Arc<Error>>);
@@ -34,7 +35,7 @@ struct OpenFile<'t> {
     task: Arc<FileTask>,
     /// None once something failed with the target.
     writer: Result<FileWriter<'t>>,
-    hasher: blake3::Hasher,
+    hasher: ContentHasher,
     /// Where the next bytes go in the file, holes included.
     offset: u64,
     next_hole: usize,
@@ -104,7 +105,7 @@ impl<'t> Writers<'t> {
 impl<'t> OpenFile<'t> {
     fn new(target: &'t TreeTarget, task: Arc<FileTask>) -> Self {
         let writer = target.create(&task.path, task.content.size);
-        Self { task, writer, hasher: blake3::Hasher::new(), offset: 0, next_hole: 0, found: 0, lost: Vec::new(), why: String::new() }
+        Self { task, writer, hasher: ContentHasher::default(), offset: 0, next_hole: 0, found: 0, lost: Vec::new(), why: String::new() }
     }
 
     /// Places the pieces one after the other, then hashes and writes what they hold, side by side.
@@ -135,12 +136,11 @@ impl<'t> OpenFile<'t> {
                 writer.write_at(*offset, bytes)
             })
         } else {
-            let hash = || {
-                for (_, bytes) in spans {
-                    hasher.update(bytes);
-                }
-            };
-            rayon::join(hash, || spans.par_iter().try_for_each(|(offset, bytes)| writer.write_at(*offset, bytes))).1
+            // One thread writes: a file lets only one in at a time.
+            std::thread::scope(|scope| {
+                scope.spawn(|| spans.iter().for_each(|(_, bytes)| hasher.update(bytes)));
+                spans.iter().try_for_each(|(offset, bytes)| writer.write_at(*offset, bytes))
+            })
         };
         match written {
             Ok(()) => writer.write_back(),
@@ -216,6 +216,7 @@ impl<'t> OpenFile<'t> {
     /// Verifies the whole and gives the file its name. What is left of a damaged one stands beside it.
     fn finish(self) -> Result<u64> {
         let writer = self.writer?;
+        let hash = self.hasher.finish();
         if !self.lost.is_empty() {
             let shown = self.lost.iter().take(LOST_RANGES_SHOWN).map(|(offset, len)| format!("{offset}-{}", offset + len - 1));
             let more = match self.lost.len().saturating_sub(LOST_RANGES_SHOWN) {
@@ -230,7 +231,7 @@ impl<'t> OpenFile<'t> {
             };
             return Err(Error::damaged("It", format!("{what}; {kept}: {}", self.why)));
         }
-        if *self.hasher.finalize().as_bytes() != self.task.content.hash.0 {
+        if hash != self.task.content.hash {
             let kept = keep(writer, &self.task)?;
             return Err(Error::damaged("It", format!("the hash of its whole content does not fit; {kept}")));
         }
@@ -297,7 +298,7 @@ pub fn hash_existing(target: &TreeTarget, path: &[u8], content: &Content, from: 
         let _ = file.sync_data();
         let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
     }
-    let mut hasher = blake3::Hasher::new();
+    let mut hasher = ContentHasher::default();
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;
     let end = (content.size, content.size);
@@ -316,7 +317,7 @@ pub fn hash_existing(target: &TreeTarget, path: &[u8], content: &Content, from: 
         }
         at = hole_end;
     }
-    Ok(Some(ContentHash(*hasher.finalize().as_bytes())))
+    Ok(Some(hasher.finish()))
 }
 
 /// Whether a stretch of a file reads as zeros; real holes are passed without reading.

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::crypto::ContentHasher;
 use crate::error::{Error, Result, show_bytes};
 use crate::format::content::Content;
 use crate::format::entry::Node;
-use crate::id::{ContentHash, SnapshotId};
+use crate::id::SnapshotId;
 use crate::index::Scope;
 use crate::progress::{Progress, Stage};
 use crate::repo::{CatalogReader, Repository, Runs, Wanted};
@@ -51,7 +52,7 @@ pub fn snapshot(repository: &Repository, id: SnapshotId, progress: &dyn Progress
             if !reading.as_ref().is_some_and(|reading| Arc::ptr_eq(&reading.file, &fetched.tag)) {
                 reading.take().map_or(Ok(()), |done| done.finish(progress))?;
             }
-            let reading = reading.get_or_insert_with(|| Reading { file: fetched.tag.clone(), hasher: blake3::Hasher::new() });
+            let reading = reading.get_or_insert_with(|| Reading { file: fetched.tag.clone(), hasher: ContentHasher::default() });
             reading.hasher.update(bytes);
             progress.bytes(bytes.len() as u64);
         }
@@ -62,13 +63,13 @@ pub fn snapshot(repository: &Repository, id: SnapshotId, progress: &dyn Progress
 
 struct Reading {
     file: Arc<File>,
-    hasher: blake3::Hasher,
+    hasher: ContentHasher,
 }
 
 impl Reading {
     fn finish(self, progress: &dyn Progress) -> Result<()> {
         progress.files(1);
-        match ContentHash(*self.hasher.finalize().as_bytes()) == self.file.content.hash {
+        match self.hasher.finish() == self.file.content.hash {
             true => Ok(()),
             false => Err(Error::damaged(show_bytes(&self.file.path), "the hash of its whole content does not fit")),
         }
