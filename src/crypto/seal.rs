@@ -53,7 +53,7 @@ impl SealKey {
     }
 
     /// As `open`, into memory that is used again: the plain text is the slice. On first use the memory is just as long.
-    pub fn open_into<'s>(&self, associated_data: &[u8], sealed: &[u8], scratch: &'s mut Vec<u8>) -> Option<&'s [u8]> {
+    pub fn open_into<'s>(&self, associated_data: &[u8], sealed: &[u8], scratch: &'s mut Vec<u8>) -> Option<&'s mut [u8]> {
         let copy = room(scratch, sealed.len().saturating_sub(SEAL_BYTES));
         let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_BYTES>()?;
         let (ciphertext, tag) = ciphertext.split_last_chunk::<TAG_BYTES>()?;
@@ -62,7 +62,7 @@ impl SealKey {
     }
 
     /// As `open`, within the memory of the box itself.
-    pub fn open_in_place<'s>(&self, associated_data: &[u8], sealed: &'s mut [u8]) -> Option<&'s [u8]> {
+    pub fn open_in_place<'s>(&self, associated_data: &[u8], sealed: &'s mut [u8]) -> Option<&'s mut [u8]> {
         let (nonce, ciphertext) = sealed.split_first_chunk_mut::<NONCE_BYTES>()?;
         let (ciphertext, tag) = ciphertext.split_last_chunk_mut::<TAG_BYTES>()?;
         self.decrypt(nonce, associated_data, ciphertext, tag)
@@ -74,9 +74,9 @@ impl SealKey {
         associated_data: &[u8],
         ciphertext: &'s mut [u8],
         tag: &[u8; TAG_BYTES],
-    ) -> Option<&'s [u8]> {
+    ) -> Option<&'s mut [u8]> {
         let (key, nonce) = self.of_box(nonce);
-        key.open_in_place_separate_tag(nonce, Aad::from(associated_data), Tag::from(*tag), ciphertext, 0..).ok().map(|plain| &*plain)
+        key.open_in_place_separate_tag(nonce, Aad::from(associated_data), Tag::from(*tag), ciphertext, 0..).ok()
     }
 
     /// The plain text encrypted, and its tag.
@@ -129,7 +129,7 @@ impl Sealer {
     }
 
     /// As `open`, into memory that is used again.
-    pub fn open_into<'s>(&self, associated_data: &[u8], sealed: &[u8], scratch: &'s mut Vec<u8>) -> Option<&'s [u8]> {
+    pub fn open_into<'s>(&self, associated_data: &[u8], sealed: &[u8], scratch: &'s mut Vec<u8>) -> Option<&'s mut [u8]> {
         self.key.open_into(associated_data, sealed, scratch)
     }
 
@@ -141,7 +141,7 @@ impl Sealer {
     }
 
     /// As `seal`, into memory that is used again.
-    pub fn seal_into<'s>(&self, associated_data: &[u8], plain: &[u8], scratch: &'s mut Vec<u8>) -> &'s [u8] {
+    pub fn seal_into<'s>(&self, associated_data: &[u8], plain: &[u8], scratch: &'s mut Vec<u8>) -> &'s mut [u8] {
         let nonce = self.nonce(associated_data, plain);
         let sealed = room(scratch, plain.len() + SEAL_BYTES);
         sealed[..NONCE_BYTES].copy_from_slice(&nonce);

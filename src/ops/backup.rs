@@ -3,6 +3,8 @@
 //! The snapshot is written only after the source ended well and all it refers to is durable. What cannot be read is reported, marked
 //! in the catalog, and makes the snapshot incomplete; it is never silently left out.
 
+#[cfg(test)]
+mod flips;
 mod known;
 mod run;
 mod several;

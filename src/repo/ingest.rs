@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::catalog::PendingEntry;
 use super::cursor::Cursor;
+use super::stages::{Stage, between};
 use super::stream::Stream;
 use super::writer::Writer;
 use crate::error::Result;
@@ -31,7 +32,7 @@ pub enum Ingested {
 struct OpenFile {
     entry: Entry,
     stream: Stream,
-    hasher: blake3::Hasher,
+    hasher: Box<blake3::Hasher>,
     bytes: u64,
 }
 
@@ -43,7 +44,8 @@ struct Part {
     /// The file ends here.
     ends: Option<(Flaw, u64, Vec<Hole>)>,
     pieces: Vec<Piece>,
-    whole_hash: Option<ContentHash>,
+    /// Of a file that begins here, what all its bytes so far hash to.
+    hasher: Option<Box<blake3::Hasher>>,
 }
 
 struct Piece {
@@ -82,6 +84,7 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
         let mut done = Vec::new();
         let mut parts: Vec<Step> = steps;
         self.cut_and_hash(writer, &mut parts, &slab.bytes)?;
+        between(Stage::Hashed, &mut slab.bytes[Slab::HEADROOM..]);
         for step in parts {
             match step {
                 Step::Done(ingested) => done.push(ingested),
@@ -163,9 +166,13 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
         let pieces: Vec<&mut Piece> = parts.iter_mut().flat_map(|part| part.unhashed()).collect();
         pieces.into_par_iter().with_min_len(4).for_each(|piece| piece.id = keys.chunk_id(Kind::DataPack, &bytes[piece.range.clone()]));
         parts.par_iter_mut().with_min_len(4).filter(|part| part.begins.is_some()).for_each(|part| {
-            if part.ends.is_some() {
-                part.whole_hash = Some(ContentHash(*blake3::hash(&bytes[part.range.clone()]).as_bytes()));
-            }
+            let mut hasher = Box::<blake3::Hasher>::default();
+            let _ = if part.ends.is_some() {
+                hasher.update(&bytes[part.range.clone()])
+            } else {
+                hasher.update_rayon(&bytes[part.range.clone()])
+            };
+            part.hasher = Some(hasher);
         });
         Ok(())
     }
@@ -176,10 +183,7 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
             let older = (self.older)(&entry.path);
             writer.gather(Kind::DataPack).begin_file();
             let stream = Stream::new(writer, Kind::DataPack, older.as_ref(), self.trail.take());
-            let mut hasher = blake3::Hasher::new();
-            if part.whole_hash.is_none() {
-                hasher.update_rayon(&bytes[part.range.clone()]);
-            }
+            let hasher = part.hasher.expect("hashed with its chunks");
             self.open = Some(OpenFile { entry, stream, hasher, bytes: part.range.len() as u64 });
         }
         let open = self.open.as_mut().expect("a part belongs to a file");
@@ -189,7 +193,7 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
         }
         let Some((flaw, size, holes)) = part.ends else { return Ok(None) };
         let open = self.open.take().expect("just used");
-        let hash = part.whole_hash.unwrap_or_else(|| ContentHash(*open.hasher.finalize().as_bytes()));
+        let hash = ContentHash(*open.hasher.finalize().as_bytes());
         let (recipe, trail) = open.stream.finish(writer).map_err(|error| writer.first_failure(error))?;
         self.trail = trail;
         Ok(Some(PendingEntry::read(Entry { flaw, ..open.entry }, size, hash, holes, recipe, open.bytes)))
@@ -198,7 +202,7 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
 
 impl Part {
     fn at(range: Range<usize>) -> Self {
-        Self { range, begins: None, ends: None, pieces: Vec::new(), whole_hash: None }
+        Self { range, begins: None, ends: None, pieces: Vec::new(), hasher: None }
     }
 
     fn unhashed(&mut self) -> impl Iterator<Item = &mut Piece> {

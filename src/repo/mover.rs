@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::Repository;
 use super::frames::Frame;
 use super::marks::Ordinals;
-use super::packer::end_pack;
+use super::pack::{OpenPack, SealedPack};
 use super::reader::{Bases, Reader};
 use crate::backend::Place;
 use crate::compression::{CompressionError, Compressor, Level, Texture, decompress};
@@ -35,13 +35,6 @@ pub struct Move {
 
 /// A frame on its way: its pack's kind, its record, and its compressed bytes.
 type Lifted = (Kind, FrameRecord, Vec<u8>);
-
-/// A pack that is being filled.
-struct OpenPack {
-    bytes: Vec<u8>,
-    frames: Vec<FrameRecord>,
-    chunks: usize,
-}
 
 /// Moves frames into new packs. What it takes them from is left as it is.
 pub struct Mover<'a> {
@@ -100,14 +93,9 @@ impl<'a> Mover<'a> {
         if sealer.open(&associated_data, &sealed).as_deref() != Some(compressed) {
             return Err(Error::ReadBack(format!("frame {}", record.id)));
         }
-        let pack = open.get_or_insert_with(|| OpenPack { bytes: sealer.header().encode(), frames: Vec::new(), chunks: 0 });
-        pack.frames.push(FrameRecord { offset: pack.bytes.len() as u64, stored_len: sealed.len() as u32, ..record.clone() });
-        pack.chunks += record.table.len();
-        pack.bytes.extend_from_slice(&sealed);
-        match pack.bytes.len() >= PACK_BYTES_TARGET || pack.chunks >= CHECKPOINT_CHUNKS / 4 {
-            true => self.close(kind),
-            false => Ok(()),
-        }
+        let pack = open.get_or_insert_with(|| OpenPack::new(sealer, Vec::new()));
+        pack.add(record.clone(), &sealed);
+        if pack.is_full() { self.close(kind) } else { Ok(()) }
     }
 
     /// Reads and verifies a frame, without what is not kept of it.
@@ -153,9 +141,8 @@ impl<'a> Mover<'a> {
 
     fn close(&mut self, kind: Kind) -> Result<()> {
         let (sealer, open) = if kind == Kind::CatalogPack { &mut self.catalog } else { &mut self.data };
-        let Some(OpenPack { mut bytes, frames, .. }) = open.take() else { return Ok(()) };
-        end_pack(sealer, &mut bytes, &frames)?;
-        let name = ObjectName::of(&bytes);
+        let Some(pack) = open.take() else { return Ok(()) };
+        let SealedPack { name, bytes, frames } = pack.end(sealer)?;
         self.packs.push(PackRecord { name, kind, size: bytes.len() as u64, frames });
         if self.dry_run {
             return Ok(());

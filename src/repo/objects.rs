@@ -3,6 +3,7 @@
 //! Inside the box: a codec byte, the length (u64), and the body, compressed where that is shorter. Nothing is stored before it has
 //! been opened again and compared.
 
+use super::stages::{Stage, between};
 use crate::backend::{Area, Backend, Place};
 use crate::compression::{Compressor, Level, Texture, decompress};
 use crate::crypto::{Keys, Sealer};
@@ -32,6 +33,7 @@ pub fn seal(sealer: &Sealer, body: &[u8]) -> Result<Vec<u8>> {
     }
     let mut stored = sealer.header().encode();
     stored.put_bytes(&sealed);
+    between(Stage::Object, &mut stored);
     Ok(stored)
 }
 

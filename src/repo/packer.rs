@@ -12,28 +12,21 @@ use crossbeam_channel::Sender;
 
 use super::locate::Locator;
 use super::objects;
+use super::pack::{OpenPack, SealedPack};
 use super::stock::Stock;
 use crate::backend::Place;
 use crate::crypto::Sealer;
 use crate::error::{Error, Result, StorageErrorKind};
-use crate::format::envelope::{Kind, footer_associated_data};
+use crate::format::envelope::Kind;
 use crate::format::frame::FrameRecord;
-use crate::format::pack::{FRAMES_START, TRAILER_BYTES, encode_frames, encode_trailer};
 use crate::format::segment::{PackRecord, Segment};
 use crate::id::{ChunkId, ObjectName};
 use crate::limits::*;
 
-struct OpenPack {
-    bytes: Vec<u8>,
-    frames: Vec<FrameRecord>,
-    chunks: usize,
-}
-
 /// A pack on its way to the store.
 pub struct ClosedPack {
     kind: Kind,
-    bytes: Vec<u8>,
-    frames: Vec<FrameRecord>,
+    pack: OpenPack,
 }
 
 /// Collects sealed frames into packs.
@@ -64,37 +57,26 @@ impl Packer {
     }
 
     /// Appends a sealed frame to the open pack of its kind.
-    pub fn add(&self, kind: Kind, mut record: FrameRecord, sealed: &[u8]) -> Result<()> {
+    pub fn add(&self, kind: Kind, record: FrameRecord, sealed: &[u8]) -> Result<()> {
         let (sealer, open) = self.side(kind);
         let mut open = open.lock().expect("no panic holds it");
-        let pack = open.get_or_insert_with(|| {
-            let mut bytes = self.spare.lock().expect("no panic holds it").pop().unwrap_or_default();
-            bytes.extend_from_slice(&sealer.header().encode());
-            OpenPack { bytes, frames: Vec::new(), chunks: 0 }
-        });
-        record.offset = pack.bytes.len() as u64;
-        assert!(pack.frames.last().map_or(FRAMES_START, FrameRecord::end) == record.offset);
-        pack.bytes.extend_from_slice(sealed);
-        pack.chunks += record.table.len();
-        pack.frames.push(record);
-        match pack.bytes.len() >= PACK_BYTES_TARGET || pack.chunks >= CHECKPOINT_CHUNKS / 4 {
-            true => self.close(kind, open.take()),
-            false => Ok(()),
-        }
+        let spare = || self.spare.lock().expect("no panic holds it").pop().unwrap_or_default();
+        let pack = open.get_or_insert_with(|| OpenPack::new(sealer, spare()));
+        pack.add(record, sealed);
+        if pack.is_full() { self.close(kind, open.take()) } else { Ok(()) }
     }
 
     /// Takes back the memory of a pack.
-    fn reuse(&self, mut bytes: Vec<u8>) {
-        bytes.clear();
+    fn reuse(&self, bytes: Vec<u8>) {
         self.spare.lock().expect("no panic holds it").push(bytes);
     }
 
     fn close(&self, kind: Kind, open: Option<OpenPack>) -> Result<()> {
-        let Some(OpenPack { bytes, frames, .. }) = open else { return Ok(()) };
+        let Some(pack) = open else { return Ok(()) };
         let uploads = self.uploads.lock().expect("no panic holds it").clone();
         // The reason is kept by whoever hung up.
         let uploads = uploads.ok_or(Error::Interrupted)?;
-        uploads.send(ClosedPack { kind, bytes, frames }).map_err(|_| Error::Interrupted)
+        uploads.send(ClosedPack { kind, pack }).map_err(|_| Error::Interrupted)
     }
 
     /// Closes the open packs, if `complete`, and hangs up on the uploader.
@@ -109,20 +91,6 @@ impl Packer {
         self.uploads.lock().expect("no panic holds it").take();
         result
     }
-}
-
-/// Appends the footer and the trailer to a pack's header and frames.
-pub fn end_pack(sealer: &Sealer, bytes: &mut Vec<u8>, frames: &[FrameRecord]) -> Result<()> {
-    let plain = encode_frames(frames);
-    let associated_data = footer_associated_data(sealer.header(), bytes.len() as u64);
-    let sealed = sealer.seal(&associated_data, &plain);
-    if sealer.open(&associated_data, &sealed).as_ref() != Some(&plain) {
-        return Err(Error::ReadBack("the footer of a pack".into()));
-    }
-    bytes.reserve(sealed.len() + TRAILER_BYTES);
-    bytes.extend_from_slice(&sealed);
-    bytes.extend_from_slice(&encode_trailer(sealed.len() as u32));
-    Ok(())
 }
 
 /// What has been stored.
@@ -195,9 +163,8 @@ impl Uploader {
     }
 
     fn store_pack(&self, pack: ClosedPack) -> Result<PackRecord> {
-        let ClosedPack { kind, mut bytes, frames } = pack;
-        end_pack(self.packer.sealer(kind), &mut bytes, &frames)?;
-        let name = ObjectName::of(&bytes);
+        let ClosedPack { kind, pack } = pack;
+        let SealedPack { name, bytes, frames } = pack.end(self.packer.sealer(kind))?;
         self.put(&Place::pack(name), &bytes)?;
         let size = bytes.len() as u64;
         let total = if kind == Kind::CatalogPack { &self.totals.catalog_bytes } else { &self.totals.data_bytes };

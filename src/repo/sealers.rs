@@ -1,7 +1,7 @@
 //! Frames are compressed, read back and sealed, each by whichever thread is free.
 //!
-//! Before a sealed frame leaves memory it is opened, decompressed and compared with what went in: bad memory and compressor bugs have
-//! ruined other programs' repositories.
+//! Before a sealed frame leaves memory it is opened and decompressed, and its chunks must have the ids that they got when they came in:
+//! bad memory and compressor bugs have ruined other programs' repositories.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,9 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::gather::FrameJob;
 use super::packer::Packer;
 use super::reader::{Bases, Reader};
+use super::stages::{Stage, between};
 use crate::compression::{CompressionError, Compressor, Decompressor, Level};
+use crate::crypto::Keys;
 use crate::error::{Error, Result};
-use crate::format::frame::{Codec, FrameRecord};
+use crate::format::envelope::Kind;
+use crate::format::frame::{ChunkTable, Codec, FrameRecord};
 use crate::id::FrameId;
 
 /// What the sealers did.
@@ -51,35 +54,37 @@ impl FrameSealer {
     }
 
     /// Compresses, verifies and seals one frame, and hands it to its pack.
-    pub fn work(&mut self, job: FrameJob) -> Result<()> {
+    pub fn work(&mut self, mut job: FrameJob) -> Result<()> {
+        between(Stage::Gathered, &mut job.plain);
         let broken = |_| Error::ReadBack(format!("frame {}", job.id));
         let Choice { codec, prefix } = self.choose(&job).map_err(broken)?;
-        let FrameJob { kind, id, table, plain, base, .. } = job;
+        let FrameJob { kind, id, table, mut plain, base, .. } = job;
         let broken = |_| Error::ReadBack(format!("frame {id}"));
         let base = prefix.is_some().then_some(base);
         let mut record = FrameRecord { id, offset: 0, stored_len: 0, codec, table, present: None, base };
         let stored = match (codec, &prefix) {
-            (Codec::Stored, _) => &plain,
-            (Codec::Zstd, None) => &self.compressed,
-            (Codec::Zstd, Some(_)) => &self.delta,
+            (Codec::Stored, _) => &mut plain,
+            (Codec::Zstd, None) => &mut self.compressed,
+            (Codec::Zstd, Some(_)) => &mut self.delta,
         };
+        between(Stage::Compressed, stored);
         let associated_data = record.seal_info().associated_data(&self.reader.locator().repository(), kind);
         let sealer = self.packer.sealer(kind);
         let sealed = sealer.seal_into(&associated_data, stored, &mut self.sealed);
+        between(Stage::Sealed, sealed);
         record.stored_len = sealed.len() as u32;
 
         let opened = sealer.open_into(&associated_data, sealed, &mut self.opened);
         let opened = opened.ok_or_else(|| Error::ReadBack(format!("frame {id}")))?;
-        let same = match codec {
-            Codec::Stored => opened == plain,
-            Codec::Zstd => self.decompressor.decompress(codec, prefix.as_deref(), opened, plain.len()).map_err(broken)? == plain,
-        };
-        if !same {
+        between(Stage::Opened, opened);
+        let plain_len = plain.len();
+        self.decompressor.decompress_into(codec, prefix.as_deref(), opened, plain_len, &mut plain).map_err(broken)?;
+        if !fits(self.reader.locator().keys(), kind, &record.table, &plain) {
             return Err(Error::ReadBack(format!("frame {id}")));
         }
         if record.is_delta() {
             self.totals.delta_frames.fetch_add(1, Ordering::Relaxed);
-            self.totals.delta_plain_bytes.fetch_add(plain.len() as u64, Ordering::Relaxed);
+            self.totals.delta_plain_bytes.fetch_add(plain_len as u64, Ordering::Relaxed);
             self.totals.delta_stored_bytes.fetch_add(sealed.len() as u64, Ordering::Relaxed);
         }
         self.packer.add(kind, record, sealed)
@@ -108,6 +113,15 @@ impl FrameSealer {
     fn alone(&mut self, job: &FrameJob) -> std::result::Result<Choice, CompressionError> {
         Ok(Choice { codec: self.compressor.compress(job.texture, &job.plain, &mut self.compressed)?, prefix: None })
     }
+}
+
+/// Whether chunks have the ids of a table.
+fn fits(keys: &Keys, kind: Kind, table: &ChunkTable, mut plain: &[u8]) -> bool {
+    table.ids().iter().zip(table.lens()).all(|(id, len)| {
+        let (chunk, rest) = plain.split_at(*len as usize);
+        plain = rest;
+        keys.chunk_id(kind, chunk) == *id
+    })
 }
 
 /// Which share of what a frame would take alone its delta may take, if it is made against something older than the last version.
