@@ -78,8 +78,14 @@ impl FrameSealer {
         let opened = opened.ok_or_else(|| Error::ReadBack(format!("frame {id}")))?;
         between(Stage::Opened, opened);
         let plain_len = plain.len();
-        self.decompressor.decompress_into(codec, prefix.as_deref(), opened, plain_len, &mut plain).map_err(broken)?;
-        if !fits(self.reader.locator().keys(), kind, &record.table, &plain) {
+        let came_back: &[u8] = match codec {
+            Codec::Stored => opened,
+            Codec::Zstd => {
+                self.decompressor.decompress_into(codec, prefix.as_deref(), opened, plain_len, &mut plain).map_err(broken)?;
+                &plain
+            }
+        };
+        if came_back.len() != plain_len || !fits(self.reader.locator().keys(), kind, &record.table, came_back) {
             return Err(Error::ReadBack(format!("frame {id}")));
         }
         if record.is_delta() {
