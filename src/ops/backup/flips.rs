@@ -78,6 +78,7 @@ fn a_bit_that_flips_in_memory_is_never_saved_unseen() {
     let first = save(&repository, &old).unwrap().snapshot.unwrap().hex();
     let before = memory.snapshot();
 
+    // For each stage, how many flips were caught at once, harmless, found by check, and neither.
     let mut told: BTreeMap<String, [u64; 4]> = BTreeMap::new();
     for (stage, is_caught) in STAGES {
         for flip in (0..VISITS).flat_map(|visit| {
