@@ -17,24 +17,24 @@ macro_rules! id_type {
 
             /// Full lower-case hex.
             pub fn hex(&self) -> String {
-                self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+                text(&digits(&self.0)).into()
             }
 
             /// The first eight hex digits, for people.
             pub fn short(&self) -> String {
-                self.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+                text(&digits(&self.0)[..4]).into()
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.hex())
+                f.write_str(text(&digits(&self.0)))
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.short())
+                f.write_str(text(&digits(&self.0)[..4]))
             }
         }
 
@@ -115,22 +115,41 @@ impl ObjectName {
     }
 }
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// What each byte is worth as a digit; 16 if it is none.
+const VALUES: [u8; 256] = {
+    let mut values = [16; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[DIGITS[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+
+/// The hex digits of each byte. Every file of a store is named so, and every listing read: it must cost nothing.
+fn digits<const LEN: usize>(bytes: &[u8; LEN]) -> [[u8; 2]; LEN] {
+    let mut digits = [[0; 2]; LEN];
+    for (pair, byte) in digits.iter_mut().zip(bytes) {
+        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+    }
+    digits
+}
+
+fn text(digits: &[[u8; 2]]) -> &str {
+    std::str::from_utf8(digits.as_flattened()).expect("digits are text")
+}
+
 fn parse_hex<const LEN: usize>(text: &str) -> Result<[u8; LEN], NotHex> {
-    let wrong = || NotHex { expected: LEN * 2 };
-    let digits = text.as_bytes();
-    if digits.len() != LEN * 2 {
-        return Err(wrong());
+    let mut bytes = [0; LEN];
+    let mut is_hex = text.len() == LEN * 2;
+    for (byte, [high, low]) in bytes.iter_mut().zip(text.as_bytes().as_chunks().0) {
+        let (high, low) = (VALUES[usize::from(*high)], VALUES[usize::from(*low)]);
+        is_hex &= high < 16 && low < 16;
+        *byte = high << 4 | low;
     }
-    let mut bytes = [0u8; LEN];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |d: u8| match d {
-            b'0'..=b'9' => Ok(d - b'0'),
-            b'a'..=b'f' => Ok(d - b'a' + 10),
-            _ => Err(wrong()),
-        };
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Ok(bytes)
+    is_hex.then_some(bytes).ok_or(NotHex { expected: LEN * 2 })
 }
 
 #[cfg(test)]
@@ -141,6 +160,9 @@ mod tests {
     fn hex_round_trips_and_refuses_everything_else() {
         let id = ChunkId(*b"0123456789abcdef");
         assert_eq!(id.hex().parse::<ChunkId>().unwrap(), id);
+        let id = ChunkId(std::array::from_fn(|at| at as u8 * 0x11));
+        assert_eq!((id.hex(), id.short()), ("00112233445566778899aabbccddeeff".into(), "00112233".into()));
+        assert_eq!((id.to_string(), "00112233445566778899aabbccddeeff".parse().unwrap()), (id.hex(), id));
         for wrong in ["", "00", &"g".repeat(32), &"A".repeat(32), &"é".repeat(16)] {
             assert!(wrong.parse::<ChunkId>().is_err(), "{wrong}");
         }

@@ -43,6 +43,8 @@ pub const FOOTER_READ_BYTES: u64 = 64 << 10;
 pub const RECORD_BYTES_MAX: u64 = 16 << 20;
 /// Stored bytes of an index segment.
 pub const SEGMENT_BYTES_MAX: u64 = 512 << 20;
+/// Body of an object after which a thread keeps what compressed it.
+pub const SMALL_OBJECT_BYTES: usize = 64 << 10;
 /// Snapshots, and reports, that are read from the store again rather than remembered by this host.
 pub const READ_AGAIN: usize = 16;
 /// What this host remembers of snapshots.

@@ -6,7 +6,6 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::seal::SealKey;
 use crate::chunking::GearTable;
-use crate::format::codec::Write;
 use crate::format::envelope::Kind;
 use crate::format::frame::ChunkTable;
 use crate::id::{ChunkId, FrameId};
@@ -89,9 +88,10 @@ impl Keys {
             Kind::DataPack | Kind::CatalogPack => &self.seal_frames,
             _ => &self.seal_objects,
         };
-        let mut input = b"sub-key".to_vec();
-        input.put_u8(kind as u8);
-        input.put_bytes(salt);
+        let mut input = [0; 40];
+        input[..7].copy_from_slice(b"sub-key");
+        input[7] = kind as u8;
+        input[8..].copy_from_slice(salt);
         SealKey::new(*blake3::keyed_hash(root, &input).as_bytes())
     }
 

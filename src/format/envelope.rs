@@ -120,9 +120,7 @@ pub fn encode_start(bytes: &mut Vec<u8>, kind: Kind) {
 
 /// Associated data of the one box of a manifest, segment, snapshot or record: its whole header.
 pub fn object_associated_data(header: &Header) -> Vec<u8> {
-    let mut bytes = b"snap1 object".to_vec();
-    bytes.put_bytes(&header.encode());
-    bytes
+    [b"snap1 object", &header.encode()[..]].concat()
 }
 
 /// Associated data of a pack's footer: its header, and where the footer lies.

@@ -278,7 +278,7 @@ impl Locator {
         objects::confirmed(&*self.backend, &place, || {
             let stored = self.backend.get(&place, SEGMENT_BYTES_MAX)?;
             objects::verify_name(&place, &stored)?;
-            let body = objects::open(&self.keys, self.repository, Kind::Segment, &place.to_string(), &stored)?;
+            let body = objects::open(&self.keys, self.repository, Kind::Segment, &place, &stored)?;
             Segment::decode(&body).map_err(|error| error.of(&place))
         })
     }

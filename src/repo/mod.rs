@@ -81,7 +81,8 @@ pub struct Repository {
     opened_by: Option<(SlotId, SlotNote)>,
     keys: Arc<Keys>,
     manifest: Manifest,
-    cutter: Arc<Cutter>,
+    /// For those who write.
+    cutter: OnceLock<Arc<Cutter>>,
     world: Arc<World>,
     cache: Option<PathBuf>,
     locator: OnceLock<Arc<Locator>>,
@@ -127,7 +128,7 @@ impl Repository {
         let entropy = world.clone();
         let sealer = Sealer::new(keys.clone(), Kind::Manifest, id, Arc::new(move || entropy.random()));
         backend.put(&Place::manifest(), &objects::seal(&sealer, &body)?)?;
-        Ok(Self::assemble(backend, unlocked, manifest, world, opening.cache))
+        Ok(Self::assemble(backend, Opened { unlocked, keys, manifest }, world, opening.cache))
     }
 
     /// Opens a repository with a password, a key file, or recovery words.
@@ -141,15 +142,12 @@ impl Repository {
                 _ => Err(error),
             }
         });
-        let (unlocked, manifest) = opened?;
-        Ok(Self::assemble(backend, unlocked, manifest, Arc::new(opening.world), opening.cache))
+        Ok(Self::assemble(backend, opened?, Arc::new(opening.world), opening.cache))
     }
 
-    fn assemble(backend: Arc<dyn Backend>, unlocked: Unlocked, manifest: Manifest, world: Arc<World>, cache: Option<PathBuf>) -> Self {
-        let Unlocked { master, by: opened_by } = unlocked;
-        let keys = Arc::new(Keys::derive(&master));
-        let cutter = Arc::new(Cutter::new(&manifest.chunker, keys.gear_table()));
-        let (locator, reader, recalled) = Default::default();
+    fn assemble(backend: Arc<dyn Backend>, opened: Opened, world: Arc<World>, cache: Option<PathBuf>) -> Self {
+        let Opened { unlocked: Unlocked { master, by: opened_by }, keys, manifest } = opened;
+        let (cutter, locator, reader, recalled) = Default::default();
         Self { backend, master, opened_by, keys, manifest, cutter, world, cache, locator, recalled, reader }
     }
 
@@ -177,6 +175,10 @@ impl Repository {
         &self.keys
     }
 
+    fn cutter(&self) -> &Arc<Cutter> {
+        self.cutter.get_or_init(|| Arc::new(Cutter::new(&self.manifest.chunker, self.keys.gear_table())))
+    }
+
     /// A sealer for objects of one kind, with a salt of its own.
     pub(crate) fn sealer(&self, kind: Kind) -> Sealer {
         let world = self.world.clone();
@@ -193,13 +195,13 @@ impl Repository {
         objects::confirmed(&*self.backend, place, || {
             let stored = self.backend.get(place, bytes_max)?;
             objects::verify_name(place, &stored)?;
-            objects::open(&self.keys, self.id(), kind, &place.to_string(), &stored)
+            objects::open(&self.keys, self.id(), kind, place, &stored)
         })
     }
 
     /// Opens the stored bytes of an object of one sealed box.
     pub fn open_object(&self, kind: Kind, place: &Place, stored: &[u8]) -> Result<Vec<u8>> {
-        objects::open(&self.keys, self.id(), kind, &place.to_string(), stored)
+        objects::open(&self.keys, self.id(), kind, place, stored)
     }
 
     /// Where frames are; brought up to date at first use.
@@ -233,17 +235,24 @@ fn stored_manifest(backend: &dyn Backend) -> Result<Vec<u8>> {
     })
 }
 
-fn open_manifest(backend: &dyn Backend, secret: &Secret, sealed: &[u8]) -> Result<(Unlocked, Manifest)> {
+/// What opening comes to.
+struct Opened {
+    unlocked: Unlocked,
+    keys: Arc<Keys>,
+    manifest: Manifest,
+}
+
+fn open_manifest(backend: &dyn Backend, secret: &Secret, sealed: &[u8]) -> Result<Opened> {
     let header = objects::header(sealed, Kind::Manifest, "manifest")?;
     let unlocked = keyring::unlock(backend, header.repository, secret)?;
-    let keys = Keys::derive(&unlocked.master);
+    let keys = Arc::new(Keys::derive(&unlocked.master));
     let body = objects::open(&keys, header.repository, Kind::Manifest, "manifest", sealed).map_err(|error| match unlocked.by {
         None => keyring::judge_words(backend, header.repository, &keys, error),
         Some(_) => error,
     })?;
     let manifest = Manifest::decode(&body).map_err(|error| error.of("manifest"))?;
     match manifest.repository == header.repository {
-        true => Ok((unlocked, manifest)),
+        true => Ok(Opened { unlocked, keys, manifest }),
         false => Err(Error::damaged("manifest", "it names another repository")),
     }
 }

@@ -3,43 +3,57 @@
 //! Inside the box: a codec byte, the length (u64), and the body, compressed where that is shorter. Nothing is stored before it has
 //! been opened again and compared.
 
+use std::cell::Cell;
+use std::fmt::Display;
+
 use super::stages::{Stage, between};
 use crate::backend::{Area, Backend, Place};
-use crate::compression::{Compressor, Level, Texture, decompress};
+use crate::compression::{CompressionError, Compressor, Level, Texture, decompress};
 use crate::crypto::{Keys, Sealer};
 use crate::error::{Error, Result};
 use crate::format::codec::{Reader, Write};
-use crate::format::envelope::{Header, Kind, object_associated_data};
+use crate::format::envelope::{HEADER_BYTES, Header, Kind, object_associated_data};
 use crate::format::frame::Codec;
 use crate::id::{ObjectName, RepositoryId};
 use crate::limits::*;
 
+thread_local! {
+    /// To make one takes longer than to compress what most objects are.
+    static COMPRESSOR: Cell<Option<Compressor>> = const { Cell::new(None) };
+}
+
 /// The stored bytes of an object with this body.
 pub fn seal(sealer: &Sealer, body: &[u8]) -> Result<Vec<u8>> {
-    let read_back = |_: crate::compression::CompressionError| Error::ReadBack(format!("{:?}", sealer.header().kind));
+    let read_back = |_: CompressionError| Error::ReadBack(format!("{:?}", sealer.header().kind));
     let mut compressed = Vec::new();
-    let codec = Compressor::new(Level::Auto)
-        .and_then(|mut compressor| compressor.compress(Texture::Mixed, body, &mut compressed))
-        .map_err(read_back)?;
+    let codec = compress(body, &mut compressed).map_err(read_back)?;
     let mut plain = Vec::with_capacity(9 + body.len());
     plain.put_u8(codec as u8);
     plain.put_u64(body.len() as u64);
     plain.put_bytes(if codec == Codec::Zstd { &compressed } else { body });
     let associated_data = object_associated_data(sealer.header());
     let sealed = sealer.seal(&associated_data, &plain);
-    let opened = sealer.open(&associated_data, &sealed).and_then(|plain| unpack(&plain).ok());
+    let mut stored = sealer.header().encode();
+    stored.put_bytes(&sealed);
+    let opened = sealer.open(&associated_data, &stored[HEADER_BYTES..]).and_then(|plain| unpack(&plain).ok());
     if opened.as_deref() != Some(body) {
         return Err(Error::ReadBack(format!("{:?}", sealer.header().kind)));
     }
-    let mut stored = sealer.header().encode();
-    stored.put_bytes(&sealed);
     between(Stage::Object, &mut stored);
     Ok(stored)
 }
 
+fn compress(body: &[u8], compressed: &mut Vec<u8>) -> std::result::Result<Codec, CompressionError> {
+    let mut compressor = COMPRESSOR.take().map_or_else(|| Compressor::new(Level::Auto), Ok)?;
+    let codec = compressor.compress(Texture::Mixed, body, compressed)?;
+    // One that was used for much holds a lot of memory.
+    COMPRESSOR.set((body.len() <= SMALL_OBJECT_BYTES).then_some(compressor));
+    Ok(codec)
+}
+
 /// The header of an object that should be of `kind`.
-pub fn header(stored: &[u8], kind: Kind, what: &str) -> Result<Header> {
-    let header = Header::decode(&mut Reader::new(stored)).map_err(|error| error.of(what))?;
+pub fn header(stored: &[u8], kind: Kind, what: impl Display) -> Result<Header> {
+    let header = Header::decode(&mut Reader::new(stored)).map_err(|error| error.of(&what))?;
     match header.kind == kind {
         true => Ok(header),
         false => Err(Error::damaged(what, format!("it is a {:?} and not a {kind:?}", header.kind))),
@@ -47,14 +61,14 @@ pub fn header(stored: &[u8], kind: Kind, what: &str) -> Result<Header> {
 }
 
 /// The body of an object.
-pub fn open(keys: &Keys, repository: RepositoryId, kind: Kind, what: &str, stored: &[u8]) -> Result<Vec<u8>> {
-    let header = header(stored, kind, what)?;
+pub fn open(keys: &Keys, repository: RepositoryId, kind: Kind, what: impl Display, stored: &[u8]) -> Result<Vec<u8>> {
+    let header = header(stored, kind, &what)?;
     if header.repository != repository {
         return Err(Error::damaged(what, "it belongs to another repository"));
     }
-    let sealed = &stored[header.encode().len()..];
+    let sealed = &stored[HEADER_BYTES..];
     let plain = keys.seal_key(kind, &header.salt).open(&object_associated_data(&header), sealed);
-    let plain = plain.ok_or_else(|| Error::damaged(what, "its seal does not fit its bytes"))?;
+    let plain = plain.ok_or_else(|| Error::damaged(&what, "its seal does not fit its bytes"))?;
     unpack(&plain).map_err(|error| error.of(what))
 }
 

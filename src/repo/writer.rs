@@ -125,7 +125,7 @@ impl Writer {
         Ok(Self {
             data: Gather::new(Kind::DataPack, repository.keys().clone(), jobs.clone()),
             catalog: Gather::new(Kind::CatalogPack, repository.keys().clone(), jobs.clone()),
-            cutter: repository.cutter.clone(),
+            cutter: repository.cutter().clone(),
             keys: repository.keys().clone(),
             jobs: Some(jobs),
             uploader,

@@ -112,7 +112,7 @@ impl History {
         let id = report.snapshot.expect("it is no dry run");
         // A backup relies on old chunks without reading them: if these have rotted unnoticed, a check finds that, and no backup.
         let has_rotted = self.state().rot;
-        let hurt = has_rotted && read(&self.stranger(), &id.hex()).is_err();
+        let hurt = has_rotted && !is_whole(&self.stranger(), id, &bytes);
         let mut state = self.state();
         // Others see it before we do, and may have forgotten it already.
         if !state.forgotten.contains(&id) {
@@ -197,10 +197,24 @@ impl History {
         let truth = self.state().truth.clone();
         let stranger = self.stranger();
         for (id, known) in truth {
-            let is_whole = read(&stranger, &id.hex()).is_ok_and(|bytes| bytes == *known.bytes);
+            let is_whole = is_whole(&stranger, id, &known.bytes);
             if let Some(known) = self.state().truth.get_mut(&id) {
                 known.hurt |= !is_whole;
             }
         }
+    }
+}
+
+/// Whether a snapshot comes back from what it refers to. What has to be put together from other frames may lie where nobody needs it, and
+/// is gone when that is collected.
+fn is_whole(repository: &Repository, id: SnapshotId, bytes: &[u8]) -> bool {
+    let reader = repository.reader().unwrap();
+    reader.start_over();
+    match read(repository, &id.hex()) {
+        Ok(found) => {
+            assert!(found == bytes, "{id} came back wrong");
+            reader.salvaged().is_empty()
+        }
+        Err(_) => false,
     }
 }

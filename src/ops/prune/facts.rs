@@ -49,6 +49,8 @@ pub struct Copy {
     pub chunks: u16,
     /// What it is based on, if it is a delta.
     pub base: Option<Box<[BaseChunks]>>,
+    /// Its base is not all there: nobody can read it.
+    pub baseless: bool,
     /// Which chunks are there, if not all.
     pub thinned: Option<Box<Ordinals>>,
 }
@@ -61,6 +63,7 @@ impl Copy {
             stored_len: record.stored_len,
             chunks: present.count() as u16,
             base: record.base.as_ref().map(|base| base_chunks(base, marks)),
+            baseless: false,
             thinned: record.present.is_some().then(|| Box::new(present)),
         }
     }
@@ -85,10 +88,11 @@ impl Copy {
     /// Whether it alone gives all that is needed of its frame.
     pub fn meets(&self, marks: &Marks) -> bool {
         let mark = marks.get(self.frame);
-        match &self.thinned {
+        let has_all = match &self.thinned {
             Some(present) => mark.is_met_by(present, self.is_delta()),
             None => !self.is_delta() || mark.base.is_none(),
-        }
+        };
+        has_all && !self.baseless
     }
 }
 
@@ -168,24 +172,30 @@ impl Facts {
         Ok(())
     }
 
-    /// Marks what deltas are based on that are used.
-    pub fn mark_used_bases(&self, marks: &mut Marks) {
-        for copy in self.there().flat_map(|(number, _)| self.copies_of(number)) {
+    /// Marks what deltas are based on that are used, but for those that have lost it: what a backup left that failed over a collection,
+    /// say. These are no copies of their frames any more, and what they lack is nobody's need.
+    pub fn mark_used_bases(&mut self, marks: &mut Marks) {
+        self.find_baseless();
+        for copy in self.there().flat_map(|(number, _)| self.copies_of(number)).filter(|copy| !copy.baseless) {
             if let Some(base) = copy.base.as_ref().filter(|_| !marks.get(copy.frame).used.is_empty()) {
                 base.iter().for_each(|(frame, chunks)| marks.add_base(*frame, chunks));
             }
         }
     }
 
-    /// Marks what all deltas are based on that lie in packs that stay. For a writer may come to rely on a delta that nothing uses, and
-    /// version 0.1.0 looks only whether the frames of its base are there, and not whether all chunks are. What is lost already is left
-    /// out: it is nobody's need.
-    pub fn mark_bases(&self, marks: &mut Marks, stays: &dyn Fn(u32) -> bool) {
-        let staying = || self.there().filter(|(number, _)| stays(*number)).flat_map(|(number, _)| self.copies_of(number));
-        let bases = || staying().filter(|copy| marks.get(copy.frame).used.is_empty()).filter_map(|copy| copy.base.as_ref()).flatten();
-        let mut there: HashMap<u32, Ordinals> = bases().map(|(frame, _)| (*frame, Ordinals::default())).collect();
+    fn find_baseless(&mut self) {
+        let there = self.plain_chunks(self.copies.iter().filter_map(|copy| copy.base.as_ref()).flatten());
+        let lacks = |(frame, chunks): &BaseChunks| chunks.count_in(&there[frame]) < chunks.count();
+        for copy in &mut self.copies {
+            copy.baseless = copy.base.as_ref().is_some_and(|base| base.iter().any(lacks));
+        }
+    }
+
+    /// Of frames that are bases, the chunks that sound packs have in copies that are no deltas.
+    fn plain_chunks<'a>(&self, bases: impl Iterator<Item = &'a BaseChunks>) -> HashMap<u32, Ordinals> {
+        let mut there: HashMap<u32, Ordinals> = bases.map(|(frame, _)| (*frame, Ordinals::default())).collect();
         if there.is_empty() {
-            return;
+            return there;
         }
         for (number, _) in self.there().filter(|(_, pack)| pack.state == State::Sound) {
             for copy in self.copies_of(number).iter().filter(|copy| !copy.is_delta()) {
@@ -194,6 +204,16 @@ impl Facts {
                 }
             }
         }
+        there
+    }
+
+    /// Marks what all deltas are based on that lie in packs that stay. For a writer may come to rely on a delta that nothing uses, and
+    /// version 0.1.0 looks only whether the frames of its base are there, and not whether all chunks are. What is lost already is left
+    /// out: it is nobody's need.
+    pub fn mark_bases(&self, marks: &mut Marks, stays: &dyn Fn(u32) -> bool) {
+        let staying = || self.there().filter(|(number, _)| stays(*number)).flat_map(|(number, _)| self.copies_of(number));
+        let bases = || staying().filter(|copy| marks.get(copy.frame).used.is_empty()).filter_map(|copy| copy.base.as_ref()).flatten();
+        let there = self.plain_chunks(bases());
         let wanted: Vec<BaseChunks> = bases().filter(|(frame, chunks)| chunks.count_in(&there[frame]) == chunks.count()).cloned().collect();
         wanted.iter().for_each(|(frame, chunks)| marks.add_base(*frame, chunks));
     }

@@ -230,7 +230,7 @@ fn pin(facts: &Facts, marks: &Marks, best: &[Option<(u8, bool, u64, u32)>]) -> R
     let mut pinned = HashSet::new();
     let mut given: std::collections::HashMap<u32, [crate::repo::Ordinals; 2]> = Default::default();
     for (number, pack) in facts.there().filter(|(_, pack)| pack.state == State::Sound) {
-        for copy in facts.copies_of(number).iter().filter(|copy| unmet.contains(&copy.frame)) {
+        for copy in facts.copies_of(number).iter().filter(|copy| unmet.contains(&copy.frame) && !copy.baseless) {
             pinned.insert(number);
             let [any, plain] = given.entry(copy.frame).or_default();
             let mut whole = crate::repo::Ordinals::default();
@@ -259,9 +259,11 @@ fn pin(facts: &Facts, marks: &Marks, best: &[Option<(u8, bool, u64, u32)>]) -> R
 /// A frame that a snapshot needs and no pack gives.
 fn lost(facts: &Facts, marks: &Marks, frame: u32) -> Error {
     let id = marks.frames().find(|(_, number)| *number == frame).map_or_else(String::new, |(id, _)| id.hex());
-    let holders = (0..).zip(&facts.packs).filter(|(number, _)| facts.copies_of(*number).iter().any(|copy| copy.frame == frame));
+    let copy_in = |number: u32| facts.copies_of(number).iter().find(|copy| copy.frame == frame);
+    let holders = (0..).zip(&facts.packs).filter_map(|(number, pack)| Some((copy_in(number)?, pack)));
     let mut why: Vec<String> = holders
-        .map(|(_, pack)| match pack.state {
+        .map(|(copy, pack)| match pack.state {
+            State::Sound if copy.baseless => format!("pack {} has only what changed since another frame, which is gone", pack.name),
             State::Sound => format!("pack {} lacks chunks of it", pack.name),
             State::Unsound => format!("pack {} has another size than it should", pack.name),
             State::Gone => format!("pack {} is gone", pack.name),
@@ -430,6 +432,26 @@ mod tests {
         assert!(matches!(&error, Error::Damaged { what, .. } if what.contains(&"01".repeat(32))), "{error}");
     }
 
+    /// What a backup left that failed because its base was collected, and the same stored again whole: only the delta is broken.
+    #[test]
+    fn a_delta_without_its_base_is_no_copy_and_no_damage() {
+        let mut scene = Scene::default();
+        let base = scene.pack(vec![frame(1, None, None)]);
+        let delta = scene.pack(vec![frame(2, Some(1), None)]);
+        let plain = scene.pack(vec![frame(2, None, None)]);
+        scene.facts.packs[base as usize].state = State::Gone;
+        scene.needs(2, 0, 6);
+        let plan = scene.plan(MaxUnused::Percent(100.0)).unwrap();
+        assert_eq!((plan.remove, plan.rewrite), (vec![delta], vec![]));
+        // Nor is it a place to survive in.
+        let copies = scene.facts.copies_of(delta).iter().chain(scene.facts.copies_of(plain));
+        assert_eq!(copies.map(|copy| copy.meets(&scene.marks)).collect::<Vec<_>>(), [false, true]);
+        scene.facts.packs[plain as usize].state = State::Gone;
+        let error = scene.plan(MaxUnused::Percent(100.0)).unwrap_err();
+        assert!(matches!(&error, Error::Damaged { what, .. } if what.contains(&"02".repeat(32))), "{error}");
+        assert!(error.to_string().contains("which is gone"), "{error}");
+    }
+
     /// A writer may yet rely on a delta that nothing uses: as long as its pack stays, so does what it is based on.
     #[test]
     fn a_delta_that_stays_keeps_its_base() {
@@ -495,11 +517,15 @@ mod tests {
             let removed: HashSet<u32> = plan.remove.iter().copied().collect();
             assert!(plan.rewrite.iter().all(|pack| !removed.contains(pack)), "seed {seed}");
             assert!(plan.figures.size_after <= plan.figures.total_size, "seed {seed}");
+            let baseless = |pack: u32, at: usize| scene.facts.copies_of(pack)[at].baseless;
             let given_by = |by: &dyn Fn(&u32) -> bool, frame: &FrameId, chunks: &crate::repo::Ordinals, plain: bool| {
-                let copies = records.iter().filter(|(pack, _)| by(pack)).flat_map(|(_, frames)| frames);
                 let mut all = crate::repo::Ordinals::default();
-                for record in copies.filter(|record| record.id == *frame && !(plain && record.is_delta())) {
-                    all.join(&crate::repo::Ordinals::present_in(record));
+                for (pack, frames) in records.iter().filter(|(pack, _)| by(pack)) {
+                    for (at, record) in frames.iter().enumerate() {
+                        if record.id == *frame && !(plain && record.is_delta()) && !baseless(*pack, at) {
+                            all.join(&crate::repo::Ordinals::present_in(record));
+                        }
+                    }
                 }
                 chunks.count_in(&all) == chunks.count()
             };
