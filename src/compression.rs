@@ -83,9 +83,7 @@ impl Compressor {
         set(&mut context, &[CParameter::CompressionLevel(level.zstd()), CParameter::ContentSizeFlag(false)])?;
         let mut even = CCtx::create();
         set(&mut even, &[CParameter::CompressionLevel(level.zstd()), CParameter::ContentSizeFlag(false)])?;
-        if level == Level::Auto {
-            set(&mut even, &EVEN)?;
-        }
+        set(&mut even, &EVEN)?;
         let mut sampler = CCtx::create();
         set(&mut sampler, &[CParameter::CompressionLevel(1)])?;
         Ok(Self { level, context, even, sampler, sample: Vec::new() })
@@ -98,7 +96,8 @@ impl Compressor {
             return Ok(Codec::Stored);
         }
         out.reserve(zstd_safe::compress_bound(plain.len()));
-        let context = if texture == Texture::Even { &mut self.even } else { &mut self.context };
+        let quickly = texture == Texture::Even && self.level == Level::Auto;
+        let context = if quickly { &mut self.even } else { &mut self.context };
         context.compress2(out, plain).map_err(named)?;
         Ok(if out.len() + plain.len() / 64 < plain.len() { Codec::Zstd } else { Codec::Stored })
     }

@@ -13,7 +13,7 @@ use super::cursor::Cursor;
 use super::stages::{Stage, between};
 use super::stream::Stream;
 use super::writer::Writer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::content::Hole;
 use crate::format::entry::{Entry, Flaw};
 use crate::format::envelope::Kind;
@@ -32,8 +32,41 @@ pub enum Ingested {
 struct OpenFile {
     entry: Entry,
     stream: Stream,
-    hasher: Box<blake3::Hasher>,
+    hash: FileHash,
     bytes: u64,
+}
+
+/// What is left of the slab before: the start of a chunk. It may wait long for the rest of it, so its hash waits beside it.
+#[derive(Default)]
+struct Carry {
+    bytes: Vec<u8>,
+    hash: Option<blake3::Hash>,
+}
+
+impl Carry {
+    fn keep(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.hash = (!bytes.is_empty()).then(|| blake3::hash(bytes));
+    }
+
+    /// Puts the bytes before those of the next slab, and says where they begin.
+    fn put_before(&mut self, slab: &mut Slab) -> Result<usize> {
+        between(Stage::Carried, &mut self.bytes);
+        let start = Slab::HEADROOM - self.bytes.len();
+        let place = &mut slab.bytes[start..Slab::HEADROOM];
+        place.copy_from_slice(&self.bytes);
+        self.bytes.clear();
+        match self.hash.take().is_none_or(|hash| blake3::hash(place) == hash) {
+            true => Ok(start),
+            false => Err(Error::ReadBack("what was read".into())),
+        }
+    }
+}
+
+/// What a file's bytes hash to: of a whole one, or so far.
+enum FileHash {
+    Whole(ContentHash),
+    SoFar(Box<blake3::Hasher>),
 }
 
 /// Consecutive bytes of one file in a slab.
@@ -44,8 +77,8 @@ struct Part {
     /// The file ends here.
     ends: Option<(Flaw, u64, Vec<Hole>)>,
     pieces: Vec<Piece>,
-    /// Of a file that begins here, what all its bytes so far hash to.
-    hasher: Option<Box<blake3::Hasher>>,
+    /// Of a file that begins here.
+    hash: Option<FileHash>,
 }
 
 struct Piece {
@@ -62,10 +95,9 @@ enum Step {
 pub struct Ingest<F> {
     lane: u32,
     open: Option<OpenFile>,
-    /// What is left of the slab before: the start of a chunk.
-    carry: Vec<u8>,
+    carry: Carry,
     /// The same of streams in other lanes.
-    parked: HashMap<u32, (OpenFile, Vec<u8>)>,
+    parked: HashMap<u32, (OpenFile, Carry)>,
     /// The older version of a path's content.
     older: F,
     /// Where the last file left off in old frames, if it had no older version but was found there.
@@ -74,13 +106,13 @@ pub struct Ingest<F> {
 
 impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
     pub fn new(older: F) -> Self {
-        Self { lane: 0, open: None, carry: Vec::new(), parked: HashMap::new(), older, trail: None }
+        Self { lane: 0, open: None, carry: Carry::default(), parked: HashMap::new(), older, trail: None }
     }
 
     /// Works through a slab and returns what came of its events, in order.
     pub fn slab(&mut self, writer: &mut Writer, slab: &mut Slab) -> Result<Vec<Ingested>> {
         self.change_lane(writer, slab.lane);
-        let steps = self.lay_out(slab);
+        let steps = self.lay_out(slab)?;
         let mut done = Vec::new();
         let mut parts: Vec<Step> = steps;
         self.cut_and_hash(writer, &mut parts, &slab.bytes)?;
@@ -111,10 +143,8 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
     }
 
     /// Turns events into parts; puts the carried bytes before the slab's own.
-    fn lay_out(&mut self, slab: &mut Slab) -> Vec<Step> {
-        let carried = Slab::HEADROOM - self.carry.len();
-        slab.bytes[carried..Slab::HEADROOM].copy_from_slice(&self.carry);
-        self.carry.clear();
+    fn lay_out(&mut self, slab: &mut Slab) -> Result<Vec<Step>> {
+        let carried = self.carry.put_before(slab)?;
         let mut steps = Vec::with_capacity(slab.events.len());
         let mut part = self.open.is_some().then(|| Part::at(carried..Slab::HEADROOM));
         for event in slab.events.drain(..) {
@@ -139,7 +169,7 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
             }
         }
         steps.extend(part.map(|part| Step::Part(Box::new(part))));
-        steps
+        Ok(steps)
     }
 
     fn cut_and_hash(&mut self, writer: &mut Writer, steps: &mut [Step], bytes: &[u8]) -> Result<()> {
@@ -148,31 +178,35 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
         // Only the first part can be in the middle of a file, and only it can be long.
         if let (Some(open), Some(first)) = (&mut self.open, parts.first_mut()) {
             let new = &bytes[first.range.start.max(Slab::HEADROOM)..first.range.end];
-            let hasher = &mut open.hasher;
-            let stream = &mut open.stream;
+            let (hash, stream) = (&mut open.hash, &mut open.stream);
             let hash_chunks = || expect_pieces(writer, stream, first, bytes);
             rayon::join(
                 || {
-                    hasher.update_rayon(new);
+                    if let FileHash::SoFar(hasher) = hash {
+                        hasher.update_rayon(new);
+                    }
                 },
                 hash_chunks,
             );
             open.bytes += new.len() as u64;
         }
         for part in &mut parts {
-            self.carry.extend_from_slice(cut(writer, part, bytes));
+            // Only the last part has something left.
+            self.carry.keep(cut(writer, part, bytes));
         }
         let keys = writer.keys();
         let pieces: Vec<&mut Piece> = parts.iter_mut().flat_map(|part| part.unhashed()).collect();
         pieces.into_par_iter().with_min_len(4).for_each(|piece| piece.id = keys.chunk_id(Kind::DataPack, &bytes[piece.range.clone()]));
         parts.par_iter_mut().with_min_len(4).filter(|part| part.begins.is_some()).for_each(|part| {
-            let mut hasher = Box::<blake3::Hasher>::default();
-            let _ = if part.ends.is_some() {
-                hasher.update(&bytes[part.range.clone()])
-            } else {
-                hasher.update_rayon(&bytes[part.range.clone()])
-            };
-            part.hasher = Some(hasher);
+            let bytes = &bytes[part.range.clone()];
+            part.hash = Some(match part.ends {
+                Some(_) => FileHash::Whole(ContentHash(*blake3::hash(bytes).as_bytes())),
+                None => {
+                    let mut hasher = Box::<blake3::Hasher>::default();
+                    hasher.update_rayon(bytes);
+                    FileHash::SoFar(hasher)
+                }
+            });
         });
         Ok(())
     }
@@ -183,8 +217,8 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
             let older = (self.older)(&entry.path);
             writer.gather(Kind::DataPack).begin_file();
             let stream = Stream::new(writer, Kind::DataPack, older.as_ref(), self.trail.take());
-            let hasher = part.hasher.expect("hashed with its chunks");
-            self.open = Some(OpenFile { entry, stream, hasher, bytes: part.range.len() as u64 });
+            let hash = part.hash.expect("hashed with its chunks");
+            self.open = Some(OpenFile { entry, stream, hash, bytes: part.range.len() as u64 });
         }
         let open = self.open.as_mut().expect("a part belongs to a file");
         open.stream.steady = true;
@@ -193,7 +227,10 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
         }
         let Some((flaw, size, holes)) = part.ends else { return Ok(None) };
         let open = self.open.take().expect("just used");
-        let hash = ContentHash(*open.hasher.finalize().as_bytes());
+        let hash = match open.hash {
+            FileHash::Whole(hash) => hash,
+            FileHash::SoFar(hasher) => ContentHash(*hasher.finalize().as_bytes()),
+        };
         let (recipe, trail) = open.stream.finish(writer).map_err(|error| writer.first_failure(error))?;
         self.trail = trail;
         Ok(Some(PendingEntry::read(Entry { flaw, ..open.entry }, size, hash, holes, recipe, open.bytes)))
@@ -202,7 +239,7 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
 
 impl Part {
     fn at(range: Range<usize>) -> Self {
-        Self { range, begins: None, ends: None, pieces: Vec::new(), hasher: None }
+        Self { range, begins: None, ends: None, pieces: Vec::new(), hash: None }
     }
 
     fn unhashed(&mut self) -> impl Iterator<Item = &mut Piece> {

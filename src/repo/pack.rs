@@ -1,7 +1,7 @@
 //! A pack in memory, until it is stored.
 //!
 //! Sealed frames may wait here for seconds before a pack is full. Each was verified, and is hashed, as it comes in; at the end the
-//! bytes must still have the hash of all of them, which is the pack's name.
+//! bytes must still have the hash of all of them, which is the pack's name, and so must the records.
 
 use super::stages::{Stage, between};
 use crate::crypto::Sealer;
@@ -18,6 +18,8 @@ pub struct OpenPack {
     frames: Vec<FrameRecord>,
     chunks: usize,
     hasher: blake3::Hasher,
+    /// Of the records, as the footer has them.
+    record_hasher: blake3::Hasher,
 }
 
 /// A pack with its footer.
@@ -31,7 +33,8 @@ impl OpenPack {
     /// An empty pack, in memory that is used again.
     pub fn new(sealer: &Sealer, mut memory: Vec<u8>) -> Self {
         memory.clear();
-        let mut pack = Self { bytes: memory, frames: Vec::new(), chunks: 0, hasher: blake3::Hasher::new() };
+        let mut pack =
+            Self { bytes: memory, frames: Vec::new(), chunks: 0, hasher: blake3::Hasher::new(), record_hasher: blake3::Hasher::new() };
         pack.append(&sealer.header().encode());
         pack
     }
@@ -47,6 +50,7 @@ impl OpenPack {
         assert!(self.frames.last().map_or(FRAMES_START, FrameRecord::end) == record.offset);
         self.append(sealed);
         self.chunks += record.table.len();
+        hash_record(&mut self.record_hasher, &record);
         self.frames.push(record);
     }
 
@@ -58,6 +62,11 @@ impl OpenPack {
     pub fn end(mut self, sealer: &Sealer) -> Result<SealedPack> {
         between(Stage::Packed, &mut self.bytes);
         let plain = encode_frames(&self.frames);
+        let mut record_hasher = blake3::Hasher::new();
+        self.frames.iter().for_each(|record| hash_record(&mut record_hasher, record));
+        if record_hasher.finalize() != self.record_hasher.finalize() {
+            return Err(Error::ReadBack("the list of frames of a pack".into()));
+        }
         let associated_data = footer_associated_data(sealer.header(), self.bytes.len() as u64);
         let sealed = sealer.seal(&associated_data, &plain);
         if sealer.open(&associated_data, &sealed).as_ref() != Some(&plain) {
@@ -72,4 +81,8 @@ impl OpenPack {
             false => Err(Error::ReadBack(format!("pack {name}"))),
         }
     }
+}
+
+fn hash_record(hasher: &mut blake3::Hasher, record: &FrameRecord) {
+    hasher.update(&encode_frames(std::slice::from_ref(record)));
 }

@@ -345,6 +345,30 @@ impl Reader {
         Ok(prefix)
     }
 
+    /// As `prefix`, of good plain copies only; whoever makes something of it asks `is_prefix` afterwards.
+    pub fn unverified_prefix(&self, base: &Base) -> Result<Vec<u8>> {
+        let mut prefix = Vec::new();
+        self.gather_prefix(base, Bases::Good, Verify::Later, &mut prefix)?;
+        Ok(prefix)
+    }
+
+    /// Whether every chunk in these bytes has the id that it has in the base.
+    pub fn is_prefix(&self, base: &Base, mut prefix: &[u8]) -> bool {
+        let mut seen = HashSet::new();
+        let fits = base.0.iter().all(|run| {
+            let Ok(frame) = self.base_frame(&run.frame, Bases::Good, Verify::Later) else { return false };
+            let mut ordinals = (run.first..run.first + run.count).filter(|&ordinal| seen.insert((run.frame, ordinal)));
+            ordinals.all(|ordinal| {
+                let (ids, lens) = (frame.table.ids(), frame.table.lens());
+                let chunk = lens.get(ordinal as usize).and_then(|&len| prefix.split_at_checked(len as usize));
+                let Some((chunk, rest)) = chunk else { return false };
+                prefix = rest;
+                self.locator.keys().chunk_id(frame.kind, chunk) == ids[ordinal as usize]
+            })
+        });
+        fits && prefix.is_empty()
+    }
+
     fn gather_prefix(&self, base: &Base, bases: Bases, verify: Verify, prefix: &mut Vec<u8>) -> Result<()> {
         prefix.clear();
         let mut seen = HashSet::new();

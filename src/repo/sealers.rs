@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::gather::FrameJob;
 use super::packer::Packer;
-use super::reader::{Bases, Reader};
+use super::reader::Reader;
 use super::stages::{Stage, between};
 use crate::compression::{CompressionError, Compressor, Decompressor, Level};
 use crate::crypto::Keys;
@@ -85,7 +85,7 @@ impl FrameSealer {
                 &plain
             }
         };
-        if came_back.len() != plain_len || !fits(self.reader.locator().keys(), kind, &record.table, came_back) {
+        if !fits(self.reader.locator().keys(), kind, &record.table, came_back) {
             return Err(Error::ReadBack(format!("frame {id}")));
         }
         if record.is_delta() {
@@ -100,9 +100,15 @@ impl FrameSealer {
     fn choose(&mut self, job: &FrameJob) -> std::result::Result<Choice, CompressionError> {
         let plain = &job.plain;
         // A base that cannot be read costs only its savings.
-        let prefix = if job.base.0.is_empty() { None } else { self.reader.prefix(&job.base, Bases::Good).ok() };
-        let Some(prefix) = prefix else { return self.alone(job) };
+        let prefix = if job.base.0.is_empty() { None } else { self.reader.unverified_prefix(&job.base).ok() };
+        let Some(mut prefix) = prefix else { return self.alone(job) };
+        between(Stage::Base, &mut prefix);
         self.compressor.compress_delta(&prefix, plain, &mut self.delta)?;
+        // After, so that nobody reads what was made against something else than the base. What flips from here on is found when the
+        // frame is read back.
+        if !self.reader.is_prefix(&job.base, &prefix) {
+            return self.alone(job);
+        }
         let delta = Choice { codec: Codec::Zstd, prefix: Some(prefix) };
         let expected = self.reader.ratio(&job.base) * plain.len() as f64;
         if job.drifts && self.delta.len() as f64 > drift_share(&job.id) * expected {
@@ -123,11 +129,12 @@ impl FrameSealer {
 
 /// Whether chunks have the ids of a table.
 fn fits(keys: &Keys, kind: Kind, table: &ChunkTable, mut plain: &[u8]) -> bool {
-    table.ids().iter().zip(table.lens()).all(|(id, len)| {
-        let (chunk, rest) = plain.split_at(*len as usize);
+    let fits = table.ids().iter().zip(table.lens()).all(|(id, len)| {
+        let Some((chunk, rest)) = plain.split_at_checked(*len as usize) else { return false };
         plain = rest;
         keys.chunk_id(kind, chunk) == *id
-    })
+    });
+    fits && plain.is_empty()
 }
 
 /// Which share of what a frame would take alone its delta may take, if it is made against something older than the last version.

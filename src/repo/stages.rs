@@ -5,8 +5,12 @@
 pub enum Stage {
     /// Input, in its slab: hashed, not yet taken into a frame.
     Hashed,
+    /// Input that does not make a chunk yet: waiting for the next slab.
+    Carried,
     /// A frame: gathered, not yet compressed.
     Gathered,
+    /// A base: gathered, no delta made against it yet.
+    Base,
     /// A frame: compressed, not yet sealed.
     Compressed,
     /// A frame: sealed, not yet read back.

@@ -137,10 +137,8 @@ impl<'t> OpenFile<'t> {
             })
         } else {
             // One thread writes: a file lets only one in at a time.
-            std::thread::scope(|scope| {
-                scope.spawn(|| spans.iter().for_each(|(_, bytes)| hasher.update(bytes)));
-                spans.iter().try_for_each(|(offset, bytes)| writer.write_at(*offset, bytes))
-            })
+            let hash = || spans.iter().for_each(|(_, bytes)| hasher.update(bytes));
+            rayon::join(hash, || spans.iter().try_for_each(|(offset, bytes)| writer.write_at(*offset, bytes))).1
         };
         match written {
             Ok(()) => writer.write_back(),
