@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn pieces_hash_as_the_whole() {
-        let bytes: Vec<u8> = (0..700_000u32).map(|i| (i / 7 ^ i) as u8).collect();
+        let bytes: Vec<u8> = (0..700_000u32).map(|i| ((i / 7) ^ i) as u8).collect();
         let whole = ContentHash(*blake3::hash(&bytes).as_bytes());
         for len in [1000, 1024, 4095, ALIGNED_BYTES - 1, ALIGNED_BYTES, ALIGNED_BYTES + 1, 300_000, 700_000] {
             let mut hasher = ContentHasher::default();
