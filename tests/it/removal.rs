@@ -126,6 +126,39 @@ fn a_snapshot_that_lacks_something_is_never_seen() {
     assert_eq!(scene.bench.open().snapshots().unwrap().0.len(), 1);
 }
 
+/// What a backup leaves that failed because a prune took its parent: deltas without their bases. The next one stores the same frames whole,
+/// and nothing is damaged.
+#[test]
+fn what_a_failed_backup_left_does_not_stop_a_prune() {
+    let (bench, memory) = Bench::in_memory(95);
+    let old = noise(1, 200_000);
+    // In each chunk something is another.
+    let new: Vec<u8> = old.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at % 1000 == 0)).collect();
+    let first = bench.save(&old).snapshot.unwrap();
+    let before = memory.snapshot();
+    assert!(bench.save(&new).cost.delta_frames > 0);
+    memory.restore(before);
+    let (other, done) = (bench.over(Arc::new(memory.clone())), AtomicU64::new(0));
+    let store = Faulty::new(memory.clone(), move |call| {
+        if call.operation == Operation::Put && call.area == Area::Packs && done.fetch_add(1, Ordering::SeqCst) == 0 {
+            elsewhere(|| {
+                forget(&other.open(), &[first]);
+                run(&other, &exclusive()).unwrap();
+            });
+        }
+        None
+    });
+    let options = BackupOptions { threads: 1, ..options() };
+    let outcome = save(&bench.try_open_on(Arc::new(store)).unwrap(), &new, &options);
+    assert!(matches!(outcome, Err(Error::Conflict(_))), "{:?}", outcome.map(|report| report.snapshot));
+    let left = packs(&memory).len();
+    let whole = bench.save(&new);
+    assert_eq!(whole.cost.delta_frames, 0);
+    run(&bench, &exclusive()).unwrap();
+    assert_eq!(packs(&memory).len(), left, "what was left is gone");
+    judge(&bench, &[(whole.snapshot.unwrap(), new)], "after the prune");
+}
+
 /// A snapshot whose name was given, though the store said that it failed, was not looked at again: it is taken back.
 #[test]
 fn a_snapshot_that_is_there_in_spite_of_an_error_is_taken_back() {
