@@ -84,8 +84,18 @@ fn an_unreadable_snapshot_is_said() {
     fs::write(&file, bytes).unwrap();
     fs::remove_dir_all(scene.at(".cache")).unwrap();
     let output = scene.check(&["status"], 20);
-    assert!(String::from_utf8_lossy(&output.stdout).contains("1 snapshot cannot be read"));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("missed: 1 snapshot cannot be read") && said.ends_with("1 objective missed\n"), "{said}");
     scene.check(&["audit"], 20);
+    // As cron does it.
+    let told = scene.at("told");
+    let notify = format!("[notify]\ncommand = [\"sh\", \"-c\", \"cat >> {}\"]\n", told.display());
+    let job = "[jobs.orders]\ncommand = [\"echo\", \"one\"]\n";
+    scene.write("snap.toml", format!("[repository]\npath = \"r\"\nhost = \"db1\"\n{job}{notify}").as_bytes());
+    let said = String::from_utf8(scene.check(&["-q", "status", "--notify"], 20).stdout).unwrap();
+    assert!(said.contains("missed: 1 snapshot cannot be read"), "{said}");
+    let told: Value = json(&fs::read(told).unwrap());
+    assert_eq!((&told["event"], &told["missed"][0]["objective"]), (&"missed".into(), &"damage".into()));
 }
 
 #[test]

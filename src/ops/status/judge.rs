@@ -358,11 +358,11 @@ impl<'a> View<'a> {
                 _ => {}
             }
         }
-        for (number, noun) in [(facts.snapshots_unreadable, "snapshot"), (facts.reports_unreadable, "report")] {
-            if number > 0 {
-                store.warnings.push(format!("{} cannot be read; snap check says more", count(number, noun)));
-            }
+        let unreadable = |number, noun| (number > 0).then(|| format!("{} cannot be read; snap check says more", count(number, noun)));
+        if let Some(message) = unreadable(facts.snapshots_unreadable, "snapshot") {
+            store.missed.push(Missed { objective: Objective::Damage, message });
         }
+        store.warnings.extend(unreadable(facts.reports_unreadable, "report"));
         if let Some(check) = store.last_check.as_ref().filter(|check| check.outcome == Outcome::Failed) {
             let message = format!("the last check, {}, found damage; snap check says more", self.ago(check.time));
             store.missed.push(Missed { objective: Objective::Damage, message });

@@ -314,9 +314,14 @@ fn the_store_is_judged_too() {
     assert_eq!(damaged.repository.missed[0].objective, Objective::Damage);
     all.snapshots_unreadable = 2;
     let status = judged(&all);
-    assert_eq!(status.repository.warnings, ["2 snapshots cannot be read; snap check says more"]);
+    let unreadable = Missed { objective: Objective::Damage, message: "2 snapshots cannot be read; snap check says more".into() };
+    assert_eq!((&status.repository.missed, status.healthy), (&vec![unreadable.clone()], false));
     let health = health(&status);
-    assert_eq!((&health["status"], &health["missed"][0]), (&"unhealthy".into(), &"2 snapshots cannot be read".into()));
+    assert_eq!((&health["status"], &health["missed"][0]), (&"unhealthy".into(), &unreadable.message.into()));
+    assert!(metrics(&status).contains("snap_repository_missed_objectives 1\n"));
+    // A report that is lost says less, but harms nobody's data.
+    all = Facts { snapshots_unreadable: 0, reports_unreadable: 1, ..all };
+    assert_eq!((judged(&all).repository.state, judged(&all).healthy), (Some(State::Warning), true));
 }
 
 #[test]
