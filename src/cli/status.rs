@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long)]
     health: bool,
     /// Tell whom [notify] of the configuration names of objectives that are missed, and of those that are met again
-    #[arg(long, conflicts_with_all = ["jobs", "host"])]
+    #[arg(long, conflicts_with_all = ["jobs", "host", "all", "max_age"])]
     notify: bool,
 }
 
