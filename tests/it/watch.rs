@@ -172,9 +172,25 @@ fn a_rotten_pack_is_not_in_the_ledger() {
     let large = packs.map(|pack| pack.unwrap()).max_by_key(|pack| pack.metadata().unwrap().len()).unwrap().path();
     let mut bytes = fs::read(&large).unwrap();
     bytes[1000] ^= 1;
-    fs::remove_file(&large).unwrap();
-    fs::write(&large, &bytes).unwrap();
+    let write = |bytes: &[u8]| {
+        fs::remove_file(&large).unwrap();
+        fs::write(&large, bytes).unwrap();
+    };
+    write(&bytes);
     scene.check(&["check", "--read-data"], 20);
-    let (verified, whole, _) = verified(&scene, 30);
-    assert!(verified > 0 && verified < bytes.len() as u64 && !whole);
+    let (share, whole, _) = verified(&scene, 30);
+    assert!(share > 0 && share < bytes.len() as u64 && !whole);
+    // Who does not read it finds nothing, and it is damaged still.
+    scene.check(&["check"], 0);
+    let said = String::from_utf8(scene.check(&["status"], 30).stdout).unwrap();
+    assert!(said.contains("found 1 pack damaged"), "{said}");
+    // It is read before what was never read, until it is good.
+    back_up(&scene, "new", &noise(2, 100_000), &[]);
+    scene.check(&["check", "--read-data-budget", "1"], 20);
+    bytes[1000] ^= 1;
+    write(&bytes);
+    scene.check(&["check"], 0);
+    scene.check(&["status"], 30);
+    scene.check(&["check", "--read-data-budget", "1"], 0);
+    scene.check(&["status"], 0);
 }

@@ -312,6 +312,23 @@ fn the_store_is_judged_too() {
     let damaged = judged(&Facts { reports: vec![found], ..facts(vec![snapshot(1, "orders", 1.0, 5)], vec![]) });
     assert_eq!((damaged.jobs[0].state, damaged.healthy), (State::Ok, false));
     assert_eq!(damaged.repository.missed[0].objective, Objective::Damage);
+    // Rot is not over because somebody looked elsewhere, but when its pack is found good, or is gone.
+    let rot = Check { packs: PackNames::of(&[id(7)]), hurt: PackNames::of(&[id(8)]), ..Check::default() };
+    let rot = || report(6.0, Outcome::Failed, Did::Check(rot.clone()));
+    let elsewhere = || report(4.0, Outcome::Good, Did::Check(Check::default()));
+    for (reports, is_over) in [
+        (vec![rot()], false),
+        (vec![rot(), elsewhere()], false),
+        (vec![check(10.0, 8), rot(), elsewhere(), check(3.0, 7)], false),
+        (vec![rot(), elsewhere(), check(3.0, 8)], true),
+        (vec![rot(), check(3.0, 8), elsewhere()], true),
+    ] {
+        let mut found = Facts { packs: all.packs.clone(), ..facts(vec![snapshot(1, "orders", 1.0, 5)], reports) };
+        let missed = judged(&found).repository.missed;
+        assert_eq!(missed.iter().map(|missed| missed.objective).collect::<Vec<_>>(), vec![Objective::Damage; usize::from(!is_over)]);
+        found.packs.retain(|(name, _)| *name != id(8));
+        assert_eq!(judged(&found).healthy, found.reports.len() > 1, "{missed:?}");
+    }
     all.snapshots_unreadable = 2;
     let status = judged(&all);
     let unreadable = Missed { objective: Objective::Damage, message: "2 snapshots cannot be read; snap check says more".into() };
