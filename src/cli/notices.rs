@@ -21,7 +21,7 @@ pub fn ended(context: &Context, config: &Config, report: &Report) -> Vec<String>
     notifier(context, config).ended(report, World::system().now())
 }
 
-/// Tells of objectives that are missed, and of those that no longer are. The status must be that of the whole repository.
+/// Tells of objectives that are missed, and of those that no longer are. The status must be that of all that is watched.
 pub fn judged(context: &Context, config: &Config, status: &Status) -> Vec<String> {
     tell(&notifier(context, config), &host(context, config), status)
 }
@@ -37,7 +37,11 @@ fn tell(notifier: &Notifier, host: &str, status: &Status) -> Vec<String> {
         message: missed.message.clone(),
     });
     let missing: Vec<Missing> = missing.collect();
-    if is_blind { notifier.still_missed(&missing, status.time) } else { notifier.missed(&missing, status.time) }
+    if is_blind {
+        return notifier.still_missed(&missing, status.time);
+    }
+    let watched: Vec<(&str, &str)> = status.jobs.iter().map(|job| (job.host.as_str(), job.job.as_str())).collect();
+    notifier.missed(&missing, &watched, status.time)
 }
 
 /// Tells that nothing can be judged, since the repository cannot be opened or read.
@@ -91,27 +95,48 @@ mod tests {
     use crate::config::Notify;
     use crate::ops::status::{Expectations, Expected, Facts, judge};
 
-    #[test]
-    fn nothing_is_well_again_by_a_clock_that_cannot_be_right() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("told");
+    fn job(host: &str, name: &str) -> Expected {
+        Expected { host: host.into(), job: name.into(), tier: Default::default(), objectives: Default::default() }
+    }
+
+    /// What is told of an empty repository when somebody looks who expects these jobs: missed, well again, not watched any more.
+    fn look(folder: &std::path::Path, jobs: &[Expected], time: &str) -> [bool; 3] {
+        let file = folder.join("told");
         let words = ["sh", "-c", "cat >> \"$0\"", file.to_str().unwrap()].map(String::from);
         let fetch = Arc::new(|_: &SecretFrom| Err(Error::NotFound("no secret".into())));
         let notify = Notify { command: Some(words.to_vec()), ..Notify::default() };
-        let notifier = Notifier::new(notify, fetch, Some(folder.path().join("state")), &folder.path().join("snap.toml"));
-        let job = Expected { host: "db1".into(), job: "orders".into(), tier: Default::default(), objectives: Default::default() };
-        let expectations = Expectations { jobs: vec![job], ..Expectations::default() };
+        let notifier = Notifier::new(notify, fetch, Some(folder.join("state")), &folder.join("snap.toml"));
+        let expectations = Expectations { jobs: jobs.to_vec(), ..Expectations::default() };
         let facts = Facts { created: "2026-01-01T00:00:00Z".parse().unwrap(), ..Facts::default() };
-        let look = |time: &str| {
-            assert!(tell(&notifier, "db1", &judge(&facts, &expectations, time.parse().unwrap())).is_empty());
-            let told = std::fs::read_to_string(&file).unwrap_or_default();
-            let _ = std::fs::remove_file(&file);
-            ["missed", "recovered"].map(|event| told.contains(&format!("\"event\":\"{event}\"")))
-        };
-        assert_eq!(look("2026-02-01T00:00:00Z"), [true, false]);
+        let host = jobs.first().map_or("db1", |job| &job.host);
+        assert!(tell(&notifier, host, &judge(&facts, &expectations, time.parse().unwrap())).is_empty());
+        let told = std::fs::read_to_string(&file).unwrap_or_default();
+        let _ = std::fs::remove_file(&file);
+        ["missed", "recovered", "unwatched"].map(|event| told.contains(&format!("\"event\":\"{event}\"")))
+    }
+
+    #[test]
+    fn nothing_is_well_again_by_a_clock_that_cannot_be_right() {
+        let folder = tempfile::tempdir().unwrap();
+        let look = |time: &str| look(folder.path(), &[job("db1", "orders")], time);
+        assert_eq!(look("2026-02-01T00:00:00Z"), [true, false, false]);
         // That the clock is wrong is told, and nothing else.
-        assert_eq!(look("1970-01-02T00:00:00Z"), [true, false]);
+        assert_eq!(look("1970-01-02T00:00:00Z"), [true, false, false]);
         // What was told before is known still, and only the clock is well again.
-        assert_eq!(look("2026-02-01T01:00:00Z"), [false, true]);
+        assert_eq!(look("2026-02-01T01:00:00Z"), [false, true, false]);
+    }
+
+    #[test]
+    fn nothing_is_well_again_because_nobody_looks_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let look = |jobs: &[Expected], hour| look(folder.path(), jobs, &format!("2026-02-01T{hour:02}:00:00Z"));
+        assert_eq!(look(&[job("db1", "orders"), job("db1", "files")], 0), [true, false, false]);
+        // Its job is gone from the configuration. That is told once.
+        assert_eq!(look(&[job("db1", "orders")], 1), [false, false, true]);
+        assert_eq!(look(&[job("db1", "orders")], 2), [false; 3]);
+        // Renamed; and that it is of another host.
+        assert_eq!(look(&[job("db1", "order")], 3), [true, false, true]);
+        assert_eq!(look(&[job("db2", "order")], 4), [true, false, true]);
+        assert_eq!(look(&[job("db2", "order")], 5), [false; 3]);
     }
 }

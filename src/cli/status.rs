@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long)]
     health: bool,
     /// Tell whom [notify] of the configuration names of objectives that are missed, and of those that are met again
-    #[arg(long, conflicts_with_all = ["jobs", "host"])]
+    #[arg(long, conflicts_with_all = ["jobs", "host", "all", "max_age"])]
     notify: bool,
 }
 
@@ -83,10 +83,10 @@ impl Args {
         } else if !context.options.quiet || !status.healthy {
             output::print(&text(&status))?;
         }
-        Ok(match (status.healthy, status.repository.snapshots_unreadable) {
-            (false, _) => Outcome::Missed,
-            (true, 0) => Outcome::Done,
-            (true, _) => Outcome::Damaged,
+        Ok(match (status.repository.snapshots_unreadable, status.healthy) {
+            (1.., _) => Outcome::Damaged,
+            (0, false) => Outcome::Missed,
+            (0, true) => Outcome::Done,
         })
     }
 }

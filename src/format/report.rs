@@ -150,6 +150,9 @@ pub struct Check {
     pub bytes_read: u64,
     /// Damage that was found.
     pub damaged: u64,
+    /// Packs that were read and found damaged. Who reads no data does not see that again.
+    #[serde(skip_serializing_if = "PackNames::is_empty")]
+    pub hurt: PackNames,
 }
 
 /// Packs by the first twelve digits of their names, so that thousands of them are a small report and a quick one to read.
@@ -246,6 +249,16 @@ mod tests {
         let more = text.replace("\"job\":", "\"later\":[1],\"job\":");
         assert_eq!(Report::decode(more.as_bytes()).unwrap(), report);
         assert!(Report::decode(b"{}").is_err());
+    }
+
+    #[test]
+    fn checks_that_found_no_pack_hurt_are_written_as_they_always_were() {
+        let mut check = Check { packs: PackNames::of(&[ObjectName([1; 32])]), ..Check::default() };
+        let text = r#"{"packs":"010101010101","whole":false,"bytes_read":0,"damaged":0}"#;
+        assert_eq!((serde_json::to_string(&check).unwrap().as_str(), serde_json::from_str(text).ok()), (text, Some(check.clone())));
+        check.hurt = PackNames::of(&[ObjectName([2; 32])]);
+        let text = text.replace("}", r#","hurt":"020202020202"}"#);
+        assert_eq!((serde_json::to_string(&check).unwrap(), serde_json::from_str(&text).ok()), (text.clone(), Some(check)));
     }
 
     #[test]

@@ -48,8 +48,8 @@ impl Channel {
                 let behind = match message.event {
                     Event::Started => "/start",
                     Event::Failed | Event::Missed => "/fail",
-                    // Only a note: a test says nothing of the job.
-                    Event::Test => "/log",
+                    // Only a note: it does not say how the job went.
+                    Event::Test | Event::Unwatched => "/log",
                     Event::Succeeded | Event::Recovered => "",
                 };
                 post(&beside(&address(url, fetch)?, behind), "text/plain; charset=utf-8", message.whole().as_bytes(), deadline)

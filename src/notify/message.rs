@@ -23,6 +23,8 @@ pub enum Event {
     Recovered,
     /// An objective is missed.
     Missed,
+    /// Objectives were missed, and are judged no more.
+    Unwatched,
     Test,
 }
 
@@ -34,6 +36,7 @@ impl Event {
             Self::Failed => "failed",
             Self::Recovered => "recovered",
             Self::Missed => "missed",
+            Self::Unwatched => "unwatched",
             Self::Test => "test",
         }
     }
@@ -93,13 +96,19 @@ impl Message {
         }
     }
 
-    /// Of objectives, at least one: missed, or met again.
+    /// Of objectives, at least one: missed, met again, or not watched any more.
     pub fn of_missing(event: Event, missing: &[Missing], now: Timestamp) -> Self {
-        let is_over = event == Event::Recovered;
         let whose = |one: &Missing| one.job.as_ref().map_or_else(|| "the repository".to_owned(), |job| format!("{job} on {}", one.host));
-        let line = |one: &Missing| match is_over {
-            true => format!("{} is well again; it was told: {}", whose(one), one.message),
-            false => format!("{}: {}", whose(one), one.message),
+        let line = |one: &Missing| match event {
+            Event::Recovered => format!("{} is well again; it was told: {}", whose(one), one.message),
+            Event::Unwatched => {
+                format!(
+                    "{} is not watched any more, since it is no job here now; it was told, and may still be: {}",
+                    whose(one),
+                    one.message
+                )
+            }
+            _ => format!("{}: {}", whose(one), one.message),
         };
         let lines: Vec<String> = missing.iter().map(|one| plain(&line(one))).collect();
         let all_of = |own: fn(&Missing) -> Option<String>| {
@@ -110,7 +119,11 @@ impl Message {
             [one] => (one.clone(), String::new()),
             lines => {
                 let objectives = count(lines.len() as u64, "objective");
-                let how = if is_over { "met again" } else { "missed" };
+                let how = match event {
+                    Event::Recovered => "met again",
+                    Event::Unwatched => "not watched any more",
+                    _ => "missed",
+                };
                 (format!("backups: {objectives} {how}"), lines.join("\n"))
             }
         };
@@ -168,6 +181,7 @@ impl Message {
         let mark = match self.event {
             Event::Failed | Event::Missed => "\u{1f534} ",
             Event::Recovered | Event::Succeeded => "\u{1f7e2} ",
+            Event::Unwatched => "\u{1f7e1} ",
             Event::Started | Event::Test => "",
         };
         match form {

@@ -106,24 +106,34 @@ impl Notifier {
         self.tell(pings, message, notes, now)
     }
 
-    /// What is missed now, of the whole repository. What was missed and is no more has recovered. Returns warnings.
-    pub fn missed(&self, missing: &[Missing], now: Timestamp) -> Vec<String> {
-        let keys: Vec<Key> = missing.iter().map(Key::of_missing).collect();
-        let over = self.told.all(told::MISSED).into_iter().filter(|(key, _)| !keys.contains(key)).collect();
+    /// What is missed now, of the repository and these jobs (host and name), which are all that are watched. What was missed of them and is
+    /// no more has recovered; of others nobody knows, and that is told, once. Returns warnings.
+    pub fn missed(&self, missing: &[Missing], watched: &[(&str, &str)], now: Timestamp) -> Vec<String> {
+        let is_missed = |was: &Missing| {
+            // The repository is the same, whatever this host is called.
+            let same = |one: &Missing| one.objective == was.objective && one.job == was.job && (one.job.is_none() || one.host == was.host);
+            missing.iter().any(same)
+        };
+        let is_watched = |was: &Missing| was.job.as_deref().is_none_or(|job| watched.contains(&(was.host.as_str(), job)));
+        let told = self.told.all(told::MISSED).into_iter();
+        let over = told.filter(|(key, trouble)| !is_missed(&key.to_missing(trouble)));
+        let (met, unwatched) = over.partition(|(key, trouble)| is_watched(&key.to_missing(trouble)));
         let mut found = self.still_missed(missing, now);
-        found.extend(self.met_again(over, now));
+        found.extend(self.over(Event::Recovered, met, now));
+        found.extend(self.over(Event::Unwatched, unwatched, now));
         found
     }
 
     /// This objective is met; if it was told as missed, that is over. Returns warnings.
     pub fn met(&self, objective: &str, now: Timestamp) -> Vec<String> {
-        self.met_again(self.told.all(&format!("{}{objective}\n", told::MISSED)), now)
+        self.over(Event::Recovered, self.told.all(&format!("{}{objective}\n", told::MISSED)), now)
     }
 
-    fn met_again(&self, over: Vec<(Key, Trouble)>, now: Timestamp) -> Vec<String> {
+    /// Tells that trouble is over, or that nobody looks at it any more.
+    fn over(&self, event: Event, over: Vec<(Key, Trouble)>, now: Timestamp) -> Vec<String> {
         let Some(since) = over.iter().map(|(_, trouble)| trouble.since).min() else { return Vec::new() };
         let was: Vec<Missing> = over.iter().map(|(key, trouble)| key.to_missing(trouble)).collect();
-        let message = Message { since: Some(since), ..Message::of_missing(Event::Recovered, &was, now) };
+        let message = Message { since: Some(since), ..Message::of_missing(event, &was, now) };
         self.tell(Vec::new(), message, over.into_iter().map(|(key, _)| Note::Over(key)).collect(), now)
     }
 

@@ -126,6 +126,8 @@ pub struct CheckReport {
     pub bytes_read: u64,
     /// Packs that were read whole and found good.
     pub verified: Vec<ObjectName>,
+    /// Packs that were read and found damaged.
+    pub hurt: Vec<ObjectName>,
     pub frames: u64,
     pub findings: Vec<Finding>,
     pub affected: Vec<Affected>,
@@ -152,6 +154,7 @@ impl CheckReport {
             whole: self.packs_read == self.packs && self.verified.len() as u64 == self.packs && self.packs > 0,
             bytes_read: self.bytes_read,
             damaged: self.findings.len() as u64,
+            hurt: PackNames::of(&self.hurt),
         }
     }
 }

@@ -83,7 +83,7 @@ pub enum Objective {
     MaxDrillAge,
     MaxRestoreTime,
     Quota,
-    /// The store lost or holds something that is wrong, as the last check found.
+    /// The store lost or holds something that is wrong, as a check found, or a snapshot that cannot be read.
     Damage,
     /// Nothing can be judged by a clock that cannot be right.
     Clock,
@@ -223,11 +223,6 @@ impl Status {
         let healthy = self.missed().next().is_none();
         self.healthy = healthy;
         Ok(())
-    }
-
-    /// No objective is missed, and all snapshots can be read.
-    pub fn is_well(&self) -> bool {
-        self.healthy && self.repository.snapshots_unreadable == 0
     }
 
     /// Every missed objective: the job, nothing for the store, and what is missed.

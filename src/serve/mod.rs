@@ -97,7 +97,7 @@ impl Site {
         if let Err(error) = status.narrow(&jobs, &[]) {
             return Response::json(404, &json!({"status": "unknown", "error": error.to_string()}));
         }
-        Response::json(if status.is_well() { 200 } else { 503 }, &health(&status))
+        Response::json(if status.healthy { 200 } else { 503 }, &health(&status))
     }
 
     fn page(&self, view: &View, parts: &[&str], request: &Request) -> Response {

@@ -240,11 +240,11 @@ fn it_is_noted_only_when_somebody_was_told() {
     };
     notifier(folder, notify.clone()).ended(&report(4), later(0.0));
     assert_eq!(noted("run"), [false, true]);
-    notifier(folder, notify.clone()).missed(std::slice::from_ref(&missing), later(0.1));
+    notifier(folder, notify.clone()).missed(std::slice::from_ref(&missing), &[], later(0.1));
     assert_eq!(noted("max_age"), [false, true]);
     notifier(folder, notify.clone()).ended(&report(0), later(0.2));
     assert_eq!(noted("run"), [true, false]);
-    notifier(folder, notify).missed(&[], later(0.3));
+    notifier(folder, notify).missed(&[], &[], later(0.3));
     assert_eq!(noted("max_age"), [true, false]);
 }
 
@@ -262,7 +262,11 @@ fn what_is_missed_is_told_together() {
         let notify = Notify { command: Some(into_file(folder)), ..Notify::default() };
         let missing: Vec<Missing> = jobs.iter().map(|job| missing(job)).collect();
         let notifier = notifier(folder, notify);
-        let warnings = if is_whole { notifier.missed(&missing, later(hours)) } else { notifier.still_missed(&missing, later(hours)) };
+        let watched = [("db1", "a b"), ("db1", "c")];
+        let warnings = match is_whole {
+            true => notifier.missed(&missing, &watched, later(hours)),
+            false => notifier.still_missed(&missing, later(hours)),
+        };
         assert!(warnings.is_empty());
         let of = |message: &Value| {
             let jobs = message["missed"].as_array().unwrap().iter();
@@ -465,7 +469,9 @@ fn status_tells_what_is_missed_and_runs_write_metrics() {
         scene.check(&["-q", "status", "--notify"], 30);
         assert_eq!(events(&folder), expected);
     }
-    scene.check(&["status", "--notify", "orders"], 2);
+    for other in ["orders", "--all", "--max-age=8d"] {
+        scene.check(&["status", "--notify", other], 2);
+    }
     // Nothing can be seen: that is told, and nothing has recovered.
     fs::rename(scene.at("r"), scene.at("gone")).unwrap();
     scene.check(&["-q", "status", "--notify"], 10);

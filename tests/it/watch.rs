@@ -84,8 +84,18 @@ fn an_unreadable_snapshot_is_said() {
     fs::write(&file, bytes).unwrap();
     fs::remove_dir_all(scene.at(".cache")).unwrap();
     let output = scene.check(&["status"], 20);
-    assert!(String::from_utf8_lossy(&output.stdout).contains("1 snapshot cannot be read"));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("missed: 1 snapshot cannot be read") && said.ends_with("1 objective missed\n"), "{said}");
     scene.check(&["audit"], 20);
+    // As cron does it.
+    let told = scene.at("told");
+    let notify = format!("[notify]\ncommand = [\"sh\", \"-c\", \"cat >> {}\"]\n", told.display());
+    let job = "[jobs.orders]\ncommand = [\"echo\", \"one\"]\n";
+    scene.write("snap.toml", format!("[repository]\npath = \"r\"\nhost = \"db1\"\n{job}{notify}").as_bytes());
+    let said = String::from_utf8(scene.check(&["-q", "status", "--notify"], 20).stdout).unwrap();
+    assert!(said.contains("missed: 1 snapshot cannot be read"), "{said}");
+    let told: Value = json(&fs::read(told).unwrap());
+    assert_eq!((&told["event"], &told["missed"][0]["objective"]), (&"missed".into(), &"damage".into()));
 }
 
 #[test]
@@ -162,9 +172,25 @@ fn a_rotten_pack_is_not_in_the_ledger() {
     let large = packs.map(|pack| pack.unwrap()).max_by_key(|pack| pack.metadata().unwrap().len()).unwrap().path();
     let mut bytes = fs::read(&large).unwrap();
     bytes[1000] ^= 1;
-    fs::remove_file(&large).unwrap();
-    fs::write(&large, &bytes).unwrap();
+    let write = |bytes: &[u8]| {
+        fs::remove_file(&large).unwrap();
+        fs::write(&large, bytes).unwrap();
+    };
+    write(&bytes);
     scene.check(&["check", "--read-data"], 20);
-    let (verified, whole, _) = verified(&scene, 30);
-    assert!(verified > 0 && verified < bytes.len() as u64 && !whole);
+    let (share, whole, _) = verified(&scene, 30);
+    assert!(share > 0 && share < bytes.len() as u64 && !whole);
+    // Who does not read it finds nothing, and it is damaged still.
+    scene.check(&["check"], 0);
+    let said = String::from_utf8(scene.check(&["status"], 30).stdout).unwrap();
+    assert!(said.contains("found 1 pack damaged"), "{said}");
+    // It is read before what was never read, until it is good.
+    back_up(&scene, "new", &noise(2, 100_000), &[]);
+    scene.check(&["check", "--read-data-budget", "1"], 20);
+    bytes[1000] ^= 1;
+    write(&bytes);
+    scene.check(&["check"], 0);
+    scene.check(&["status"], 30);
+    scene.check(&["check", "--read-data-budget", "1"], 0);
+    scene.check(&["status"], 0);
 }

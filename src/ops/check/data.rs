@@ -44,6 +44,8 @@ pub fn check(run: &mut Run, inventory: &Inventory, read_data: ReadData) -> Resul
             None
         }
     };
+    // What was found before is found again without reading data.
+    let known = run.report.findings.len();
     run.progress.stage(Stage::CheckingData, Some(packs.iter().map(|(_, size)| size).sum()), Some(packs.len() as u64));
     let backend = run.repository.backend().clone();
     std::thread::scope(|scope| {
@@ -56,6 +58,10 @@ pub fn check(run: &mut Run, inventory: &Inventory, read_data: ReadData) -> Resul
         let hurt: HashSet<ObjectName> = run.report.findings.iter().filter_map(|finding| finding.pack()).collect();
         verified.retain(|name| !hurt.contains(name));
         run.report.verified = verified;
+        let mut hurt: Vec<ObjectName> = run.report.findings[known..].iter().filter_map(|finding| finding.pack()).collect();
+        hurt.sort_unstable();
+        hurt.dedup();
+        run.report.hurt = hurt;
         Ok(())
     })
 }
@@ -80,8 +86,12 @@ fn choose(repository: &Repository, inventory: &Inventory, read_data: ReadData) -
         }
         ReadData::Oldest(budget) => {
             let ledger = Ledger::of(&repository.reports_at_hand()?.0, repository.world().now());
-            // Those that were never read first; names are hashes, so that among equals none is preferred.
-            packs.sort_by_key(|(name, _)| (ledger.verified(name), *name));
+            // Those that were found damaged first, by turns: somebody waits to hear that they are good again. Then those that were never
+            // read; names are hashes, so that among equals none is preferred.
+            packs.sort_by_cached_key(|(name, _)| {
+                let hurt = ledger.hurt(name);
+                (hurt.is_none(), hurt.or(ledger.verified(name)), *name)
+            });
             if let Budget::Bytes(bytes) = budget {
                 take(&mut packs, bytes);
             }

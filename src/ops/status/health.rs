@@ -10,17 +10,15 @@ pub fn health(status: &Status) -> Value {
     let oldest = status.oldest_good();
     let mut answer = json!({
         "lastBackup": oldest.map(|(time, _)| time),
-        "status": if status.is_well() { "healthy" } else { "unhealthy" },
+        "status": if status.healthy { "healthy" } else { "unhealthy" },
         "backupAge": oldest.map(|(_, age)| rough(age)),
     });
-    if !status.is_well() {
+    if !status.healthy {
         let missed = status.missed().map(|(job, missed)| match job {
             Some(job) => format!("{} on {}: {}", job.job, job.host, missed.message),
             None => missed.message.clone(),
         });
-        let unreadable = status.repository.snapshots_unreadable;
-        let unreadable = (unreadable > 0).then(|| format!("{} cannot be read", count(unreadable, "snapshot")));
-        answer["missed"] = missed.chain(unreadable).collect();
+        answer["missed"] = missed.collect();
     }
     answer
 }

@@ -358,15 +358,26 @@ impl<'a> View<'a> {
                 _ => {}
             }
         }
-        for (number, noun) in [(facts.snapshots_unreadable, "snapshot"), (facts.reports_unreadable, "report")] {
-            if number > 0 {
-                store.warnings.push(format!("{} cannot be read; snap check says more", count(number, noun)));
-            }
-        }
-        if let Some(check) = store.last_check.as_ref().filter(|check| check.outcome == Outcome::Failed) {
-            let message = format!("the last check, {}, found damage; snap check says more", self.ago(check.time));
+        let unreadable = |number, noun| (number > 0).then(|| format!("{} cannot be read; snap check says more", count(number, noun)));
+        if let Some(message) = unreadable(facts.snapshots_unreadable, "snapshot") {
             store.missed.push(Missed { objective: Objective::Damage, message });
         }
+        store.warnings.extend(unreadable(facts.reports_unreadable, "report"));
+        // A check that reads none of these packs finds nothing wrong with them.
+        let hurt: Vec<Timestamp> = facts.packs.iter().filter_map(|(name, _)| ledger.hurt(name)).collect();
+        let found_damage = store.last_check.as_ref().filter(|check| check.outcome == Outcome::Failed);
+        let message = match (found_damage, hurt.iter().max()) {
+            (Some(check), None) => Some(format!("the last check, {}, found damage; snap check says more", self.ago(check.time))),
+            (Some(check), Some(_)) => {
+                Some(format!("the last check, {}, found damage; snap check --read-data says more", self.ago(check.time)))
+            }
+            (None, Some(last)) => {
+                let (packs, ago) = (count(hurt.len() as u64, "pack"), self.ago(*last));
+                Some(format!("a check, {ago}, found {packs} damaged, and none has found them good since; snap check --read-data says more"))
+            }
+            (None, None) => None,
+        };
+        store.missed.extend(message.map(|message| Missed { objective: Objective::Damage, message }));
         store.state = Some(match (store.missed.is_empty(), store.warnings.is_empty()) {
             (false, _) => State::Missed,
             (true, false) => State::Warning,

@@ -312,11 +312,33 @@ fn the_store_is_judged_too() {
     let damaged = judged(&Facts { reports: vec![found], ..facts(vec![snapshot(1, "orders", 1.0, 5)], vec![]) });
     assert_eq!((damaged.jobs[0].state, damaged.healthy), (State::Ok, false));
     assert_eq!(damaged.repository.missed[0].objective, Objective::Damage);
+    // Rot is not over because somebody looked elsewhere, but when its pack is found good, or is gone.
+    let rot = Check { packs: PackNames::of(&[id(7)]), hurt: PackNames::of(&[id(8)]), ..Check::default() };
+    let rot = || report(6.0, Outcome::Failed, Did::Check(rot.clone()));
+    let elsewhere = || report(4.0, Outcome::Good, Did::Check(Check::default()));
+    for (reports, is_over) in [
+        (vec![rot()], false),
+        (vec![rot(), elsewhere()], false),
+        (vec![check(10.0, 8), rot(), elsewhere(), check(3.0, 7)], false),
+        (vec![rot(), elsewhere(), check(3.0, 8)], true),
+        (vec![rot(), check(3.0, 8), elsewhere()], true),
+    ] {
+        let mut found = Facts { packs: all.packs.clone(), ..facts(vec![snapshot(1, "orders", 1.0, 5)], reports) };
+        let missed = judged(&found).repository.missed;
+        assert_eq!(missed.iter().map(|missed| missed.objective).collect::<Vec<_>>(), vec![Objective::Damage; usize::from(!is_over)]);
+        found.packs.retain(|(name, _)| *name != id(8));
+        assert_eq!(judged(&found).healthy, found.reports.len() > 1, "{missed:?}");
+    }
     all.snapshots_unreadable = 2;
     let status = judged(&all);
-    assert_eq!(status.repository.warnings, ["2 snapshots cannot be read; snap check says more"]);
+    let unreadable = Missed { objective: Objective::Damage, message: "2 snapshots cannot be read; snap check says more".into() };
+    assert_eq!((&status.repository.missed, status.healthy), (&vec![unreadable.clone()], false));
     let health = health(&status);
-    assert_eq!((&health["status"], &health["missed"][0]), (&"unhealthy".into(), &"2 snapshots cannot be read".into()));
+    assert_eq!((&health["status"], &health["missed"][0]), (&"unhealthy".into(), &unreadable.message.into()));
+    assert!(metrics(&status).contains("snap_repository_missed_objectives 1\n"));
+    // A report that is lost says less, but harms nobody's data.
+    all = Facts { snapshots_unreadable: 0, reports_unreadable: 1, ..all };
+    assert_eq!((judged(&all).repository.state, judged(&all).healthy), (Some(State::Warning), true));
 }
 
 #[test]
