@@ -106,6 +106,48 @@ fn tables_of_several_databases_are_counted() {
     }
 }
 
+/// Each is counted in its own file, also where another one of the same name was loaded behind it.
+#[test]
+fn several_databases_of_sqlite_are_counted() {
+    if !is_there("sqlite3", "SQLite") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops/drill/places/sqlite.sh")).unwrap();
+    let all = "SNAP_STREAM=a/x.db bash -euo pipefail -c \"$SCRIPT\" place up >/dev/null
+        for folder in a b; do
+          sqlite3 $folder.db 'create table t (n)' 'insert into t values (1)'
+          [ $folder = b ] || sqlite3 $folder.db 'insert into t values (2)'
+          SNAP_UNPACK=cat SNAP_STREAM=$folder/x.db bash -euo pipefail -c \"$SCRIPT\" place load <$folder.db | sed 's,.*/place/,,' >database
+        done
+        for folder in a b; do
+          printf 't\\nu\\n' | SQLITE_DATABASE=$PWD/place/$(cat database) SNAP_STREAM=$folder/x.db bash -euo pipefail -c \"$SCRIPT\" place count
+        done
+        SQLITE_DATABASE=$PWD/place/$(cat database) SNAP_ASK='select count(*) from t' bash -euo pipefail -c \"$SCRIPT\" place ask";
+    let output =
+        Command::new("bash").args(["-euo", "pipefail", "-c", all]).current_dir(folder.path()).env("SCRIPT", script).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "2\n-\n1\n-\n1\n", "{}", stderr(&output));
+}
+
+#[test]
+fn a_second_dump_of_redis_is_not_taken_for_the_first() {
+    if !is_there("redis-server", "Redis") {
+        return;
+    }
+    let scene = Scene::ready();
+    let here = scene.at("").to_str().unwrap().trim_end_matches('/').to_owned();
+    let file = scene.write("dump", &sample("redis.rdb"));
+    let mut job = format!("[repository]\npath = \"{here}/r\"\nkey_file = \"{here}/key\"\n[jobs.shop]\n");
+    for name in ["a.rdb", "b.rdb"] {
+        job += &format!("[[jobs.shop.source]]\nname = \"{name}\"\ncommand = [\"cat\", \"{file}\"]\n");
+    }
+    scene.write("snap.toml", job.as_bytes());
+    fs::set_permissions(scene.at("snap.toml"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    scene.check(&["run"], 0);
+    let report = drill(&scene, &["shop"], 4);
+    assert!(report["error"].as_str().unwrap().contains("One drill takes one dump of Redis"), "{report}");
+}
+
 /// What an interrupt leaves running, nobody would ever stop.
 #[test]
 fn an_interrupted_drill_takes_its_place_away() {
