@@ -267,6 +267,45 @@ fn a_drill_needs_something_to_try_out() {
     assert_eq!(complained.lines().count(), 2, "{complained}");
 }
 
+/// Whom the configuration names hears of a drill that could not even begin, and the account has it.
+#[test]
+fn a_drill_that_cannot_begin_is_a_failed_one() {
+    let scene = Scene::ready();
+    let here = scene.at("").to_str().unwrap().trim_end_matches('/').to_owned();
+    let jobs = "[jobs.a]\ncommand = [\"echo\", \"a\"]\n[jobs.b]\ncommand = [\"echo\", \"b\"]\n";
+    let notify = format!("[notify]\ncommand = [\"sh\", \"-c\", \"cat >> {here}/told; echo >> {here}/told\"]\n");
+    let config = format!("[repository]\npath = \"{here}/r\"\nkey_file = \"{here}/key\"\n{jobs}{notify}");
+    scene.write("snap.toml", config.as_bytes());
+    fs::set_permissions(scene.at("snap.toml"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let told = || {
+        let told = fs::read_to_string(scene.at("told")).unwrap_or_default();
+        let _ = fs::remove_file(scene.at("told"));
+        let events: Vec<Value> = told.lines().filter(|line| !line.is_empty()).map(|line| serde_json::from_str(line).unwrap()).collect();
+        events.iter().map(|event| format!("{} {}", event["event"].as_str().unwrap(), event["job"].as_str().unwrap())).collect::<Vec<_>>()
+    };
+    let account = || -> Vec<String> {
+        let reports: Vec<Value> = serde_json::from_slice(&fs::read(scene.at("account.json")).unwrap()).unwrap();
+        reports.iter().map(|report| report["error"].as_str().unwrap_or("none").to_owned()).collect()
+    };
+    let drills = || {
+        let audit = scene.check(&["audit", "--csv"], 0);
+        String::from_utf8_lossy(&audit.stdout).matches("drill,failed").count()
+    };
+    scene.check(&["run", "b"], 0);
+    scene.check(&["drill", "--scratch", "missing", "--report", "account.json"], 1);
+    assert_eq!(told(), ["failed a", "failed b"]);
+    let said = account();
+    assert!(said.len() == 2 && said[0].contains("No good snapshot of a ") && said[1].contains("missing/snap-drill-"), "{said:?}");
+    assert_eq!(drills(), 2);
+    // A slip of whoever sits here is nobody else's business.
+    scene.check(&["drill", "bb", "--report", "account.json"], 1);
+    scene.check(&["drill", "b", "--snapshot", "none"], 2);
+    assert!(told().is_empty() && drills() == 2 && account().len() == 1);
+    fs::rename(scene.at("r"), scene.at("elsewhere")).unwrap();
+    scene.check(&["drill", "--report", "account.json"], 10);
+    assert_eq!((told(), account().len()), (vec!["failed a".to_owned(), "failed b".into()], 2));
+}
+
 /// Variables that lead to a server in production are not there for what a drill runs.
 #[test]
 fn a_drill_does_not_see_production() {
