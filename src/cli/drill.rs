@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::format::report::{Did, Drill, Outcome as Went, Report};
 use crate::ops::drill::{Ending, Subject, drill};
 use crate::repo::{Repository, SnapshotFilter, Stored};
+use crate::world::World;
 
 /// Try out a restore: bring the newest snapshot back into a place made for it, and ask it questions
 ///
@@ -58,6 +59,15 @@ struct Wanted {
     plan: Plan,
     streams: Vec<String>,
     seconds_allowed: Option<f64>,
+    /// Whether it stands in snap.toml; else its name may be a slip.
+    is_known: bool,
+}
+
+impl Wanted {
+    /// The account of a drill of it, before anything is done.
+    fn account(&self) -> Drill {
+        Drill { job: self.name.clone(), seconds_allowed: self.seconds_allowed, ..Drill::default() }
+    }
 }
 
 impl Args {
@@ -67,20 +77,18 @@ impl Args {
             // Before anything is done that would go unreported.
             evidence::check_name(path)?;
         }
-        let repository = unlock::open(context)?;
+        let repository = match unlock::open(context) {
+            Ok(repository) => repository,
+            Err(error) => {
+                self.not_begun(context, &wanted, &error);
+                return Err(error);
+            }
+        };
         let mut reports = Vec::new();
-        let (mut is_interrupted, mut absent) = (false, None);
-        let wanted_are_several = wanted.len() > 1;
+        let mut is_interrupted = false;
         for wanted in &wanted {
-            let (report, error) = match self.try_out(context, &repository, wanted) {
-                // There is nothing to try out of this one; the others are not to wait for it.
-                Err(error @ Error::NotFound(_)) if wanted_are_several => {
-                    output::complain(&exit::message(&error));
-                    absent = absent.or(Some(exit::code(&error)));
-                    continue;
-                }
-                tried => tried?,
-            };
+            // Whatever happens to one, the others are not to wait for it.
+            let (report, error) = self.try_out(context, &repository, wanted);
             is_interrupted = matches!(error, Some(Error::Interrupted));
             tell(context, &report)?;
             reports.push(report);
@@ -94,7 +102,7 @@ impl Args {
         match is_interrupted {
             true => Err(Error::Interrupted),
             // What went wrong was said with each.
-            false => Ok(Outcome::Code(reports.iter().map(|report| report.exit_code).chain(absent).fold(0, exit::worse))),
+            false => Ok(Outcome::Code(reports.iter().map(|report| report.exit_code).fold(0, exit::worse))),
         }
     }
 
@@ -107,6 +115,7 @@ impl Args {
                 plan: job.and_then(|job| job.drill.clone()).unwrap_or_default(),
                 streams: job.map(Job::streams).unwrap_or_default(),
                 seconds_allowed: job.and_then(|job| job.objectives.max_restore_time).map(|time| time.as_secs_f64()),
+                is_known: job.is_some(),
             }
         };
         if !self.jobs.is_empty() {
@@ -122,22 +131,35 @@ impl Args {
         Ok(all.into_iter().map(of_job).collect())
     }
 
-    fn try_out(&self, context: &Context, repository: &Repository, wanted: &Wanted) -> Result<(Report, Option<Error>)> {
-        let stored = self.choose(repository, &wanted.name)?;
-        let folder = Scratch::new(self.scratch.clone().unwrap_or_else(|| scratch(context)), repository, self.keep)?;
-        let (time, begun) = (repository.world().now(), Instant::now());
-        let subject = Subject {
-            job: &wanted.name,
-            stored: &stored,
-            plan: &wanted.plan,
-            streams: &wanted.streams,
-            seconds_allowed: wanted.seconds_allowed,
-            folder: &folder.path,
-            interrupted: context.signals.interrupted(),
+    /// The repository cannot be opened, and keeps no account of it; but those who are to be told are.
+    fn not_begun(&self, context: &Context, wanted: &[Wanted], error: &Error) {
+        let report = |wanted: &Wanted| {
+            let mut report = Report {
+                outcome: Went::Failed,
+                error: Some(exit::message(error)),
+                exit_code: exit::code(error),
+                ..Report::new(World::system().now(), unlock::host(), unlock::user(), Did::Drill(wanted.account()))
+            };
+            if wanted.is_known {
+                announce(context, &mut report);
+            }
+            report
         };
-        let reporter = Reporter::start(context, Channel::Stdout);
-        let (account, ending) = drill(repository, &subject, &reporter);
-        drop(reporter);
+        let reports: Vec<Report> = wanted.iter().map(report).collect();
+        for path in &self.report {
+            if let Err(error) = evidence::write(path, &reports) {
+                output::complain(&format!("warning: {}", exit::message(&error)));
+            }
+        }
+    }
+
+    fn try_out(&self, context: &Context, repository: &Repository, wanted: &Wanted) -> (Report, Option<Error>) {
+        let (time, begun) = (repository.world().now(), Instant::now());
+        let (account, ending) = self.attempt(context, repository, wanted);
+        // Who mistypes a name sees it at once; nobody else needs to know.
+        let has_slipped = account.snapshot.is_none()
+            && (self.snapshot.is_some() || !wanted.is_known)
+            && matches!(ending, Ending::Failed(Error::NotFound(_) | Error::Usage(_)));
         let (outcome, error, failure) = match ending {
             Ending::Passed => (Went::Good, None, None),
             Ending::Missed(why) => (Went::Partial, Some(why), None),
@@ -151,20 +173,46 @@ impl Args {
             exit_code,
             ..Report::new(time, unlock::host(), unlock::user(), Did::Drill(account))
         };
-        if let Some(config) = settings::complete(context)? {
-            let untold = notices::ended(context, config, &report);
-            untold.iter().for_each(|warning| output::complain(&format!("warning: {warning}")));
-            report.warnings.extend(untold);
+        if has_slipped {
+            return (report, failure);
         }
+        announce(context, &mut report);
         if !self.no_record
             && let Err(error) = repository.save_report(&report)
         {
             output::complain(&format!("warning: the account of the drill could not be kept in the repository: {}", exit::message(&error)));
         }
+        (report, failure)
+    }
+
+    /// Brings it back and asks. What keeps a drill from beginning is how it ended, too.
+    fn attempt(&self, context: &Context, repository: &Repository, wanted: &Wanted) -> (Drill, Ending) {
+        let mut account = wanted.account();
+        let stored = match self.choose(repository, &wanted.name) {
+            Ok(stored) => stored,
+            Err(error) => return (account, Ending::Failed(error)),
+        };
+        (account.snapshot, account.snapshot_time) = (Some(stored.id), Some(stored.snapshot.time));
+        let folder = match Scratch::new(self.scratch.clone().unwrap_or_else(|| scratch(context)), repository, self.keep) {
+            Ok(folder) => folder,
+            Err(error) => return (account, Ending::Failed(error)),
+        };
+        let subject = Subject {
+            job: &wanted.name,
+            stored: &stored,
+            plan: &wanted.plan,
+            streams: &wanted.streams,
+            seconds_allowed: wanted.seconds_allowed,
+            folder: &folder.path,
+            interrupted: context.signals.interrupted(),
+        };
+        let reporter = Reporter::start(context, Channel::Stdout);
+        let tried = drill(repository, &subject, &reporter);
+        drop(reporter);
         if self.keep && !context.options.quiet {
             output::complain_as_is(&format!("the restored data are in {}\n", crate::error::show(&folder.path)));
         }
-        Ok((report, failure))
+        tried
     }
 
     /// The newest snapshot that is whole, of whatever host: this may be another one.
@@ -176,6 +224,14 @@ impl Args {
         let newest = repository.newest(0, |stored| stored.snapshot.name == job && stored.snapshot.is_complete())?;
         newest.ok_or_else(|| Error::NotFound(format!("No good snapshot of {job} to try out; snap snapshots shows what there is")))
     }
+}
+
+/// Tells whom the configuration names, and puts down who could not be told.
+fn announce(context: &Context, report: &mut Report) {
+    let Ok(Some(config)) = settings::complete(context) else { return };
+    let untold = notices::ended(context, config, report);
+    untold.iter().for_each(|warning| output::complain(&format!("warning: {warning}")));
+    report.warnings.extend(untold);
 }
 
 /// The error and the step at which it came.
@@ -192,8 +248,10 @@ fn tell(context: &Context, report: &Report) -> Result<()> {
         return output::print_json(&line);
     }
     if !context.options.quiet {
-        let (id, time) = (drill.snapshot.map(|id| id.short()).unwrap_or_default(), drill.snapshot_time.map(show::time).unwrap_or_default());
-        let mut lines = vec![format!("drill of {} with snapshot {id} of {time}", drill.job)];
+        let mut lines = Vec::new();
+        if let (Some(id), Some(time)) = (drill.snapshot, drill.snapshot_time) {
+            lines.push(format!("drill of {} with snapshot {} of {}", drill.job, id.short(), show::time(time)));
+        }
         for step in &drill.steps {
             let outcome = if step.error.is_some() { "failed" } else { "done" };
             lines.push(format!("  {:<40} {outcome:<7} {:>12}", step.name, show::duration(step.seconds)));

@@ -104,6 +104,15 @@ pub struct Part {
     pub unmet: Vec<String>,
 }
 
+impl Part {
+    /// Whether the dump is this stream, or one of the streams of this database. An old dump in a folder is neither: paths of files and
+    /// folders begin with a slash.
+    pub fn gives(&self, dump: &Dump) -> bool {
+        let is_below = |path: &str| path.strip_prefix(&self.name).is_some_and(|rest| rest.starts_with('/'));
+        self.name.trim_start_matches('/') == dump.path || is_below(&dump.path)
+    }
+}
+
 /// The bytes of a snapshot from which a repair cut something: all that `snapshot` says of what is left, and everything else as it
 /// was, also what this version does not know.
 pub fn with_repair(bytes: &[u8], snapshot: &Snapshot) -> Result<Vec<u8>> {
@@ -183,7 +192,7 @@ impl Snapshot {
     pub fn is_good(&self) -> bool {
         let is_stream = |dump: &Dump| match self.source {
             SourceKind::Tree => false,
-            SourceKind::Job => self.parts.iter().any(|part| part.name.trim_start_matches('/') == dump.path),
+            SourceKind::Job => self.parts.iter().any(|part| part.gives(dump)),
             _ => true,
         };
         self.is_as_expected() && !self.dumps.iter().any(|dump| dump.verdict == Verdict::Incomplete && is_stream(dump))
@@ -284,6 +293,26 @@ mod tests {
         assert_eq!((&value["source"], &value["unknown"]["x"][0], &value["host"]), (&"later".into(), &1.into(), &"h".into()));
         let after = Snapshot::decode(&after).unwrap();
         assert_eq!((after.catalog_len, after.repaired), (5, Some(repaired)));
+    }
+
+    #[test]
+    fn an_incomplete_stream_is_not_good_and_an_old_dump_among_files_is() {
+        let dump = |path: &str, verdict| Dump { path: path.into(), verdict, ..Dump::default() };
+        let is_good = |name: &str, path: &str| {
+            let mut snapshot = Snapshot::decode(
+                br#"{"time":"2026-11-21T02:00:00Z","host":"h","name":"n","source":"job","catalog":"000000","catalog_len":0,
+                "path_table":"000000"}"#,
+            )
+            .unwrap();
+            snapshot.parts = vec![Part { name: name.into(), ..Part::default() }];
+            snapshot.dumps = vec![dump("orders/1-schema.sql", Verdict::Complete), dump(path, Verdict::Incomplete)];
+            snapshot.is_good()
+        };
+        assert!(!is_good("orders", "orders"));
+        assert!(!is_good("orders", "orders/2-data/public.users.sql"));
+        assert!(is_good("orders", "orders2/2-data/public.users.sql"));
+        assert!(is_good("/orders", "orders/2-data/public.users.sql"), "one among files");
+        assert!(is_good("/srv /orders", "orders/old.sql"), "one among files");
     }
 
     #[test]

@@ -97,7 +97,8 @@ impl Run<'_> {
             outcome = outcome.and_then(|()| self.make(place));
         }
         let outcome = outcome.and_then(|()| self.fill_and_ask(&places[0], &loads, files, &streams));
-        // Whatever happened: no server is to be left behind.
+        // Whatever happened, also an interrupt: no server is to be left behind.
+        self.surroundings.interrupted = Arc::default();
         let mut cleared = Ok(());
         for (at, place) in places.iter().enumerate().rev() {
             let Some(down) = place.down() else { continue };

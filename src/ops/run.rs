@@ -198,11 +198,7 @@ impl Course<'_> {
         unmet.into_iter().for_each(|unmet| self.trouble(4, unmet));
         for dump in report.dumps.iter().filter(|dump| dump.verdict == Verdict::Incomplete) {
             // Of a file, perhaps an old one, it says nothing of this night.
-            self.is_doubtful |= report.parts.iter().any(|(part, _)| {
-                let rest = dump.path.strip_prefix(part.name.trim_start_matches('/'));
-                let is_below = |rest: &str| rest.starts_with('/') && self.job.streams().contains(&format!("{}/", part.name));
-                rest.is_some_and(|rest| rest.is_empty() || is_below(rest))
-            });
+            self.is_doubtful |= report.parts.iter().any(|(part, _)| part.gives(dump));
             self.trouble(4, format!("{} is INCOMPLETE: {}", dump.path, dump.why));
         }
         self.overheard.lines().iter().for_each(|line| self.warn(format!("a command said: {line}")));

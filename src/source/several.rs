@@ -166,6 +166,11 @@ impl Source for SeveralSource {
         let Some(part) = self.parts.front_mut() else { return Ok(More::No) };
         let begun = Instant::now();
         let more = part.source.fill(slab).map_err(|error| of_stream(&part.name, error))?;
+        if part.is_needed
+            && let Some(name) = empty_one(slab)
+        {
+            return Err(Error::EmptyStream { name });
+        }
         let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
         let tally = &mut tallies[part.member];
         tally.time += begun.elapsed();
@@ -187,6 +192,13 @@ impl Source for SeveralSource {
     }
 }
 
+/// The path of a stream without a byte, if it is one of several that are read at once: also of nothing a program says something.
+fn empty_one(slab: &Slab) -> Option<String> {
+    let end = slab.events.iter().position(|event| matches!(event, Event::End { size: 0, .. })).filter(|_| slab.lane > 0)?;
+    let begun = slab.events[..end].iter().rev().find_map(|event| if let Event::Start { entry } = event { Some(entry) } else { None });
+    Some(begun.map_or_else(String::new, |entry| show_bytes(&entry.path)))
+}
+
 /// Says which stream it was.
 pub(super) fn of_stream(name: &str, error: Error) -> Error {
     match error {
@@ -202,7 +214,7 @@ mod tests {
     use std::fs;
 
     use super::super::testing::{drain, summary};
-    use super::super::{Filter, FilterRules, StreamSource};
+    use super::super::{Filter, FilterRules, StreamSource, Streams};
     use super::*;
     use crate::format::entry::Meta;
 
@@ -288,5 +300,19 @@ mod tests {
     fn an_empty_stream_is_an_error_that_names_it() {
         let error = drain(&mut several(vec![stream("a", b"x"), stream("b", b"")]).unwrap(), 64).unwrap_err();
         assert!(matches!(error, Error::EmptyStream { name } if name == "b"));
+        // Of several at once, each has something to say.
+        let streams = |contents: &'static [&'static [u8]]| {
+            let one = |(number, bytes): (usize, &&'static [u8])| -> Box<dyn Source> {
+                Box::new(StreamSource::new(format!("db/{number}").into(), Box::new(*bytes), Meta::default()))
+            };
+            let open = Box::new(move || Ok(Streams { list: contents.iter().enumerate().map(one).collect(), guard: Box::new(()) }));
+            let source = MemberSource::Streams { folder: b"db".to_vec(), open, at_once: 1 };
+            drain(&mut several(vec![Member { name: "db".into(), source }]).unwrap(), 64)
+        };
+        const WITH_AN_EMPTY_ONE: [&[&[u8]]; 2] = [&[b"x", b"", b"x"], &[b"x", b""]];
+        for contents in WITH_AN_EMPTY_ONE {
+            assert!(matches!(streams(contents), Err(Error::EmptyStream { name }) if name == "db/1"));
+        }
+        assert_eq!(streams(&[b"x", b"y"]).unwrap().len(), 2);
     }
 }

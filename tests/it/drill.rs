@@ -106,6 +106,67 @@ fn tables_of_several_databases_are_counted() {
     }
 }
 
+/// Each is counted in its own file, also where another one of the same name was loaded behind it.
+#[test]
+fn several_databases_of_sqlite_are_counted() {
+    if !is_there("sqlite3", "SQLite") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops/drill/places/sqlite.sh")).unwrap();
+    let all = "SNAP_STREAM=a/x.db bash -euo pipefail -c \"$SCRIPT\" place up >/dev/null
+        for folder in a b; do
+          sqlite3 $folder.db 'create table t (n)' 'insert into t values (1)'
+          [ $folder = b ] || sqlite3 $folder.db 'insert into t values (2)'
+          SNAP_UNPACK=cat SNAP_STREAM=$folder/x.db bash -euo pipefail -c \"$SCRIPT\" place load <$folder.db | sed 's,.*/place/,,' >database
+        done
+        for folder in a b; do
+          printf 't\\nu\\n' | SQLITE_DATABASE=$PWD/place/$(cat database) SNAP_STREAM=$folder/x.db bash -euo pipefail -c \"$SCRIPT\" place count
+        done
+        SQLITE_DATABASE=$PWD/place/$(cat database) SNAP_ASK='select count(*) from t' bash -euo pipefail -c \"$SCRIPT\" place ask";
+    let output =
+        Command::new("bash").args(["-euo", "pipefail", "-c", all]).current_dir(folder.path()).env("SCRIPT", script).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "2\n-\n1\n-\n1\n", "{}", stderr(&output));
+}
+
+#[test]
+fn a_second_dump_of_redis_is_not_taken_for_the_first() {
+    if !is_there("redis-server", "Redis") {
+        return;
+    }
+    let scene = Scene::ready();
+    let here = scene.at("").to_str().unwrap().trim_end_matches('/').to_owned();
+    let file = scene.write("dump", &sample("redis.rdb"));
+    let mut job = format!("[repository]\npath = \"{here}/r\"\nkey_file = \"{here}/key\"\n[jobs.shop]\n");
+    for name in ["a.rdb", "b.rdb"] {
+        job += &format!("[[jobs.shop.source]]\nname = \"{name}\"\ncommand = [\"cat\", \"{file}\"]\n");
+    }
+    scene.write("snap.toml", job.as_bytes());
+    fs::set_permissions(scene.at("snap.toml"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    scene.check(&["run"], 0);
+    let report = drill(&scene, &["shop"], 4);
+    assert!(report["error"].as_str().unwrap().contains("One drill takes one dump of Redis"), "{report}");
+}
+
+/// What an interrupt leaves running, nobody would ever stop.
+#[test]
+fn an_interrupted_drill_takes_its_place_away() {
+    let scene = Scene::ready();
+    let here = scene.at("").to_str().unwrap().trim_end_matches('/').to_owned();
+    let job = "[jobs.a]\ncommand = [\"echo\", \"a\"]\n[jobs.a.drill]\nup = [\"true\"]\n\
+               load = [\"sh\", \"-c\", \"cat; kill -INT $PPID; exec sleep 60\"]\n";
+    let down = format!("down = [\"sh\", \"-c\", \"sleep 0.1; touch {here}/down\"]\n");
+    let check = "check = [{ name = \"x\", command = [\"true\"] }]\n";
+    let config = format!("[repository]\npath = \"{here}/r\"\nkey_file = \"{here}/key\"\n{job}{down}{check}");
+    scene.write("snap.toml", config.as_bytes());
+    fs::set_permissions(scene.at("snap.toml"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    scene.check(&["run"], 0);
+    let report = drill(&scene, &["a"], 130);
+    assert!(scene.at("down").exists(), "{report}");
+    let steps = report["did"]["drill"]["steps"].as_array().unwrap();
+    assert!(steps.last().unwrap()["name"] == "down" && steps.last().unwrap()["error"].is_null(), "{report}");
+}
+
 #[test]
 fn every_kind_of_dump_has_a_place() {
     if !is_there("redis-server", "Redis") || !is_there("sqlite3", "SQLite") {
@@ -204,6 +265,45 @@ fn a_drill_needs_something_to_try_out() {
         "{complained}"
     );
     assert_eq!(complained.lines().count(), 2, "{complained}");
+}
+
+/// Whom the configuration names hears of a drill that could not even begin, and the account has it.
+#[test]
+fn a_drill_that_cannot_begin_is_a_failed_one() {
+    let scene = Scene::ready();
+    let here = scene.at("").to_str().unwrap().trim_end_matches('/').to_owned();
+    let jobs = "[jobs.a]\ncommand = [\"echo\", \"a\"]\n[jobs.b]\ncommand = [\"echo\", \"b\"]\n";
+    let notify = format!("[notify]\ncommand = [\"sh\", \"-c\", \"cat >> {here}/told; echo >> {here}/told\"]\n");
+    let config = format!("[repository]\npath = \"{here}/r\"\nkey_file = \"{here}/key\"\n{jobs}{notify}");
+    scene.write("snap.toml", config.as_bytes());
+    fs::set_permissions(scene.at("snap.toml"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let told = || {
+        let told = fs::read_to_string(scene.at("told")).unwrap_or_default();
+        let _ = fs::remove_file(scene.at("told"));
+        let events: Vec<Value> = told.lines().filter(|line| !line.is_empty()).map(|line| serde_json::from_str(line).unwrap()).collect();
+        events.iter().map(|event| format!("{} {}", event["event"].as_str().unwrap(), event["job"].as_str().unwrap())).collect::<Vec<_>>()
+    };
+    let account = || -> Vec<String> {
+        let reports: Vec<Value> = serde_json::from_slice(&fs::read(scene.at("account.json")).unwrap()).unwrap();
+        reports.iter().map(|report| report["error"].as_str().unwrap_or("none").to_owned()).collect()
+    };
+    let drills = || {
+        let audit = scene.check(&["audit", "--csv"], 0);
+        String::from_utf8_lossy(&audit.stdout).matches("drill,failed").count()
+    };
+    scene.check(&["run", "b"], 0);
+    scene.check(&["drill", "--scratch", "missing", "--report", "account.json"], 1);
+    assert_eq!(told(), ["failed a", "failed b"]);
+    let said = account();
+    assert!(said.len() == 2 && said[0].contains("No good snapshot of a ") && said[1].contains("missing/snap-drill-"), "{said:?}");
+    assert_eq!(drills(), 2);
+    // A slip of whoever sits here is nobody else's business.
+    scene.check(&["drill", "bb", "--report", "account.json"], 1);
+    scene.check(&["drill", "b", "--snapshot", "none"], 2);
+    assert!(told().is_empty() && drills() == 2 && account().len() == 1);
+    fs::rename(scene.at("r"), scene.at("elsewhere")).unwrap();
+    scene.check(&["drill", "--report", "account.json"], 10);
+    assert_eq!((told(), account().len()), (vec!["failed a".to_owned(), "failed b".into()], 2));
 }
 
 /// Variables that lead to a server in production are not there for what a drill runs.

@@ -17,6 +17,7 @@ case $1 in
     echo "SNAP_SERVER=$("$server" --version | grep -o -e '[A-Z][a-z]*' -e 'v=[0-9.]*' | head -n 2 | tr '\n' ' ')"
     ;;
   load)
+    [ ! -s server/pid ] || { echo "One drill takes one dump of Redis: make a job of each" >&2; exit 1; }
     $SNAP_UNPACK >server/dump.rdb
     "$(tool redis-server valkey-server)" --port 0 --unixsocket "$PWD/server/socket" --dir "$PWD/server" --dbfilename dump.rdb \
       --save "" --appendonly no --daemonize yes --pidfile "$PWD/server/pid" --logfile "$PWD/server/log" >/dev/null
