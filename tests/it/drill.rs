@@ -154,14 +154,14 @@ fn an_interrupted_drill_takes_its_place_away() {
     let scene = Scene::ready();
     let here = scene.at("").to_str().unwrap().trim_end_matches('/').to_owned();
     let job = "[jobs.a]\ncommand = [\"echo\", \"a\"]\n[jobs.a.drill]\nup = [\"true\"]\n\
-               load = [\"sh\", \"-c\", \"cat; kill -INT $PPID; exec sleep 60\"]\n";
+               load = [\"sh\", \"-c\", \"cat; kill -TERM $PPID; exec sleep 60\"]\n";
     let down = format!("down = [\"sh\", \"-c\", \"sleep 0.1; touch {here}/down\"]\n");
     let check = "check = [{ name = \"x\", command = [\"true\"] }]\n";
     let config = format!("[repository]\npath = \"{here}/r\"\nkey_file = \"{here}/key\"\n{job}{down}{check}");
     scene.write("snap.toml", config.as_bytes());
     fs::set_permissions(scene.at("snap.toml"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     scene.check(&["run"], 0);
-    let report = drill(&scene, &["a"], 130);
+    let report = drill(&scene, &["a"], 143);
     assert!(scene.at("down").exists(), "{report}");
     let steps = report["did"]["drill"]["steps"].as_array().unwrap();
     assert!(steps.last().unwrap()["name"] == "down" && steps.last().unwrap()["error"].is_null(), "{report}");
