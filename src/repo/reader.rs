@@ -17,9 +17,9 @@ use crate::compression::{Decompressor, decompress};
 use crate::crypto::SealKey;
 use crate::error::{Error, Result};
 use crate::format::envelope::Kind;
-use crate::format::frame::{Base, FrameRecord};
+use crate::format::frame::{Base, ChunkTable, FrameRecord};
 use crate::format::recipe::Run;
-use crate::id::{FrameId, ObjectName};
+use crate::id::{ChunkId, FrameId, ObjectName};
 use crate::index::IndexedPack;
 use crate::limits::*;
 
@@ -345,33 +345,25 @@ impl Reader {
         Ok(prefix)
     }
 
-    /// As `prefix`, of good plain copies only; whoever makes something of it asks `is_prefix` afterwards.
-    pub fn unverified_prefix(&self, base: &Base) -> Result<Vec<u8>> {
-        let mut prefix = Vec::new();
-        self.gather_prefix(base, Bases::Good, Verify::Later, &mut prefix)?;
-        Ok(prefix)
-    }
-
-    /// Whether every chunk in these bytes has the id that it has in the base.
-    pub fn is_prefix(&self, base: &Base, mut prefix: &[u8]) -> bool {
-        let mut seen = HashSet::new();
-        let fits = base.0.iter().all(|run| {
-            let Ok(frame) = self.base_frame(&run.frame, Bases::Good, Verify::Later) else { return false };
-            let mut ordinals = (run.first..run.first + run.count).filter(|&ordinal| seen.insert((run.frame, ordinal)));
-            ordinals.all(|ordinal| {
-                let (ids, lens) = (frame.table.ids(), frame.table.lens());
-                let chunk = lens.get(ordinal as usize).and_then(|&len| prefix.split_at_checked(len as usize));
-                let Some((chunk, rest)) = chunk else { return false };
-                prefix = rest;
-                self.locator.keys().chunk_id(frame.kind, chunk) == ids[ordinal as usize]
-            })
-        });
-        fits && prefix.is_empty()
+    /// As `prefix`, of good plain copies only, and the ids and lengths of its chunks: whoever makes something of it sees afterwards
+    /// whether they fit.
+    pub fn unverified_prefix(&self, base: &Base) -> Result<(Vec<u8>, ChunkTable)> {
+        let (mut prefix, mut table) = (Vec::new(), ChunkTable::default());
+        self.gather_chunks(base, Bases::Good, Verify::Later, |id, chunk| {
+            table.push(id, chunk.len());
+            prefix.extend_from_slice(chunk);
+        })?;
+        Ok((prefix, table))
     }
 
     fn gather_prefix(&self, base: &Base, bases: Bases, verify: Verify, prefix: &mut Vec<u8>) -> Result<()> {
         prefix.clear();
-        let mut seen = HashSet::new();
+        self.gather_chunks(base, bases, verify, |_, chunk| prefix.extend_from_slice(chunk))
+    }
+
+    /// Hands on the old chunks of a base, each once.
+    fn gather_chunks(&self, base: &Base, bases: Bases, verify: Verify, mut take: impl FnMut(ChunkId, &[u8])) -> Result<()> {
+        let (mut seen, mut len) = (HashSet::new(), 0);
         for run in &base.0 {
             let mut frame = self.base_frame(&run.frame, bases, verify)?;
             let wanted = Run { frame: run.frame, first: run.first, count: run.count };
@@ -380,9 +372,11 @@ impl Reader {
             }
             for ordinal in (run.first..run.first + run.count).filter(|&ordinal| seen.insert((run.frame, ordinal))) {
                 let lost = || Error::damaged(format!("frame {}", run.frame), "a chunk of a base is not there");
-                prefix.extend_from_slice(frame.chunk(ordinal as usize).ok_or_else(lost)?);
+                let chunk = frame.chunk(ordinal as usize).ok_or_else(lost)?;
+                take(frame.table.ids()[ordinal as usize], chunk);
+                len += chunk.len();
             }
-            if prefix.len() > DELTA_BASE_BYTES_MAX {
+            if len > DELTA_BASE_BYTES_MAX {
                 return Err(Error::damaged(format!("frame {}", run.frame), "a base is beyond the limit"));
             }
         }

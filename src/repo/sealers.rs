@@ -101,12 +101,12 @@ impl FrameSealer {
         let plain = &job.plain;
         // A base that cannot be read costs only its savings.
         let prefix = if job.base.0.is_empty() { None } else { self.reader.unverified_prefix(&job.base).ok() };
-        let Some(mut prefix) = prefix else { return self.alone(job) };
+        let Some((mut prefix, table)) = prefix else { return self.alone(job) };
         between(Stage::Base, &mut prefix);
         self.compressor.compress_delta(&prefix, plain, &mut self.delta)?;
         // After, so that nobody reads what was made against something else than the base. What flips from here on is found when the
         // frame is read back.
-        if !self.reader.is_prefix(&job.base, &prefix) {
+        if !fits(self.reader.locator().keys(), job.kind, &table, &prefix) {
             return self.alone(job);
         }
         let delta = Choice { codec: Codec::Zstd, prefix: Some(prefix) };

@@ -167,9 +167,9 @@ impl Source for SeveralSource {
         let begun = Instant::now();
         let more = part.source.fill(slab).map_err(|error| of_stream(&part.name, error))?;
         if part.is_needed
-            && let Some(name) = empty_one(slab)
+            && let Some(path) = empty_one(slab)
         {
-            return Err(Error::EmptyStream { name });
+            return Err(Error::EmptyStream { name: path.unwrap_or_else(|| part.name.clone()) });
         }
         let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
         let tally = &mut tallies[part.member];
@@ -192,11 +192,12 @@ impl Source for SeveralSource {
     }
 }
 
-/// The path of a stream without a byte, if it is one of several that are read at once: also of nothing a program says something.
-fn empty_one(slab: &Slab) -> Option<String> {
+/// Whether one of several streams that are read at once is without a byte (also of nothing a program says something), and its path, if
+/// it began here, too.
+fn empty_one(slab: &Slab) -> Option<Option<String>> {
     let end = slab.events.iter().position(|event| matches!(event, Event::End { size: 0, .. })).filter(|_| slab.lane > 0)?;
     let begun = slab.events[..end].iter().rev().find_map(|event| if let Event::Start { entry } = event { Some(entry) } else { None });
-    Some(begun.map_or_else(String::new, |entry| show_bytes(&entry.path)))
+    Some(begun.map(|entry| show_bytes(&entry.path)))
 }
 
 /// Says which stream it was.
