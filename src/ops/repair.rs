@@ -80,6 +80,14 @@ fn judge<T>(repository: &Repository, place: &Place, read: impl Fn() -> Result<T>
     }
 }
 
+/// Stops before something is taken away for what could not be found, if there is a place that could not be looked at.
+fn all_was_looked_at(repository: &Repository) -> Result<()> {
+    let Some(error) = repository.locator()?.passed_over() else { return Ok(()) };
+    let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(" ({cause})"));
+    let why = format!("{error}{cause}, and what is missed may be there");
+    Err(Error::Refused { why, hint: "run the repair again; if that fails too, copy the repository to a sound disk and repair it there" })
+}
+
 fn tell(progress: &dyn Progress, object: impl ToString, problem: impl ToString) {
     progress.problem(&Problem::new(object.to_string(), problem));
 }

@@ -87,6 +87,8 @@ pub struct Locator {
     adopted: Mutex<bool>,
     /// Packs that were found gone.
     gone: Mutex<HashSet<ObjectName>>,
+    /// The first object that could have held what was looked for, and that the store failed to give.
+    passed_over: Mutex<Option<Error>>,
 }
 
 struct ContentsCache {
@@ -106,6 +108,7 @@ impl Locator {
             contents: Mutex::new(ContentsCache { packs: LruCache::unbounded(), chunks: 0 }),
             adopted: Mutex::default(),
             gone: Mutex::default(),
+            passed_over: Mutex::default(),
         }
     }
 
@@ -205,6 +208,18 @@ impl Locator {
         }
     }
 
+    /// Goes on without an object. One that the store fails to give may be sound: what was looked for in vain need not be lost then.
+    pub fn pass_over(&self, error: Error) {
+        if matches!(&error, Error::Storage(_)) && !error.is_damage() {
+            self.passed_over.lock().expect("no panic holds it").get_or_insert(error);
+        }
+    }
+
+    /// What was passed over and may be sound, if anything was.
+    pub fn passed_over(&self) -> Option<Error> {
+        self.passed_over.lock().expect("no panic holds it").take()
+    }
+
     fn start_over(&self) -> HashMap<ObjectName, Scope> {
         self.index().start_over();
         self.forget_packs()
@@ -250,11 +265,9 @@ impl Locator {
         }
         let known: HashSet<ObjectName> = self.index().packs().unwrap_or_default().into_iter().map(|pack| pack.name).collect();
         let (mut batch, mut batch_chunks) = (Vec::new(), 0);
-        for (name, size) in self.list(Area::Packs).unwrap_or_default() {
-            if known.contains(&name) {
-                continue;
-            }
-            let Ok((header, contents)) = self.read_footer(name, size) else { continue };
+        let listed = self.list(Area::Packs).map_err(|error| self.pass_over(error)).unwrap_or_default();
+        for (name, size) in listed.into_iter().filter(|(name, _)| !known.contains(name)) {
+            let Some((header, contents)) = self.readable_footer(name, size) else { continue };
             batch_chunks += contents.chunks();
             batch.push(PackRecord { name, kind: header.kind, size, frames: contents.to_records() });
             if batch_chunks > INDEX_BATCH_CHUNKS {
@@ -281,6 +294,11 @@ impl Locator {
             let body = objects::open(&self.keys, self.repository, Kind::Segment, &place, &stored)?;
             Segment::decode(&body).map_err(|error| error.of(&place))
         })
+    }
+
+    /// An index segment, if it can be read.
+    pub fn readable_segment(&self, name: ObjectName) -> Option<Segment> {
+        self.segment(name).map_err(|error| self.pass_over(error)).ok()
     }
 
     /// The names and sizes of an area's files.
@@ -381,7 +399,7 @@ impl Locator {
     /// What the index segments say of a pack.
     pub fn listed_contents(&self, name: ObjectName) -> Result<Option<Contents>> {
         for (segment, _) in self.list(Area::Segments)? {
-            let Ok(segment) = self.segment(segment) else { continue };
+            let Some(segment) = self.readable_segment(segment) else { continue };
             if let Some(pack) = segment.packs.into_iter().find(|pack| pack.name == name) {
                 return Ok(Some(Contents::new(pack.frames, false)));
             }
@@ -405,6 +423,11 @@ impl Locator {
     pub fn read_footer(&self, name: ObjectName, size: u64) -> Result<(Header, Contents)> {
         let place = Place::pack(name);
         objects::confirmed(&*self.backend, &place, || self.read_footer_once(&place, size))
+    }
+
+    /// A pack's header and footer, if they can be read.
+    pub fn readable_footer(&self, name: ObjectName, size: u64) -> Option<(Header, Contents)> {
+        self.read_footer(name, size).map_err(|error| self.pass_over(error)).ok()
     }
 
     fn read_footer_once(&self, place: &Place, size: u64) -> Result<(Header, Contents)> {

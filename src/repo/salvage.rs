@@ -70,7 +70,7 @@ impl Reader {
             if starts.iter().all(Option::is_some) {
                 break;
             }
-            let Ok(frame) = self.read_from(pack, record) else { continue };
+            let Ok(frame) = self.read_from(pack, record).map_err(|error| self.locator().pass_over(error)) else { continue };
             for (ordinal, chunk_id) in table.ids().iter().enumerate().filter(|(ordinal, _)| starts[*ordinal].is_none()).collect::<Vec<_>>()
             {
                 let found = frame.table.ids().iter().position(|id| id == chunk_id).and_then(|i| frame.chunk(i));

@@ -44,7 +44,7 @@ impl Locator {
     pub fn visit(&self, call: &mut dyn FnMut(&Arc<IndexedPack>, &FrameRecord)) -> Result<()> {
         let mut seen = HashSet::new();
         for (name, _) in self.list(Area::Segments)? {
-            let Ok(segment) = self.segment(name) else { continue };
+            let Some(segment) = self.readable_segment(name) else { continue };
             for pack in segment.packs {
                 let known = Arc::new(IndexedPack { number: 0, name: pack.name, kind: pack.kind, size: pack.size });
                 seen.insert(pack.name);
@@ -52,7 +52,7 @@ impl Locator {
             }
         }
         for (name, size) in self.list(Area::Packs)?.into_iter().filter(|(name, _)| !seen.contains(name)) {
-            let Ok((header, contents)) = self.read_footer(name, size) else { continue };
+            let Some((header, contents)) = self.readable_footer(name, size) else { continue };
             let known = Arc::new(IndexedPack { number: 0, name, kind: header.kind, size });
             contents.frames.iter().for_each(|record| call(&known, record));
         }

@@ -91,6 +91,19 @@ mod tests {
         let old = |stream| (stream, now - 50);
         check(0, &[old("a"), old("a"), old("b"), old("b"), ("a", later), ("b", later)], false);
         check(0, &[old("a"), old("a"), old("b"), old("b"), ("b", later)], true);
+        check(0, &[old("a"), old("a"), old("b"), old("b"), ("a", later - 1), ("b", later - 1)], true);
+    }
+
+    #[test]
+    fn a_doubt_says_what_speaks_against_the_clock() {
+        let (now, later) = (at(0), at(90_000));
+        let text = |doubt: Doubt| doubt.to_string();
+        let created = "this machine's clock says 1970-01-01T00:00:00Z, but the repository was made at 1970-01-02T01:00:00Z";
+        assert_eq!(text(Doubt::BeforeRepository { now, created: later }), created);
+        assert!(text(Doubt::MostSnapshots { now, future: 3, all: 4 }).ends_with("but 3 of 4 snapshots are later than that"));
+        assert!(
+            text(Doubt::MostStreams { now, future: 2, all: 3 }).ends_with("the newest snapshots of 2 of 3 streams are later than that")
+        );
     }
 
     #[test]

@@ -126,6 +126,8 @@ fn what_is_younger_than_asked_stays() {
     let list: Vec<(&str, &[&str], bool)> = times.iter().map(|time| (*time, &[][..], true)).collect();
     let found = judge_list("UTC", "2026-11-21T03:00:00Z", &list, vec![count(Period::Each, 1)], "2d");
     assert_eq!(found, ["", "", "younger than 2d", "last snapshot; younger than 2d"]);
+    let found = judge_list("UTC", "2026-11-21T02:00:00Z", &list, vec![count(Period::Each, 1)], "2d");
+    assert_eq!(found[1], "", "what is just as old is not younger");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use snap_backup::backend::{Area, Fault, Faulty, Memory, Operation, Place};
+use snap_backup::backend::{Area, Call, Fault, Faulty, Memory, Operation, Place};
 use snap_backup::error::{Error, Result, StorageErrorKind};
 use snap_backup::format::entry::{Flaw, Node};
 use snap_backup::format::segment::PackRecord;
@@ -437,6 +437,40 @@ fn a_read_that_goes_wrong_once_is_no_damage() {
         if memory.aside().is_empty() { Ok(()) } else { Err(format!("a repair set aside {:?}", memory.aside().keys())) }
     });
     assert!(noted.into_inner() > 0, "it is told that a pack was read wrongly");
+}
+
+/// What the store fails to give once, while damage is being repaired, is not taken for lost: a repair that missed it takes nothing away.
+#[test]
+fn a_read_that_fails_once_loses_nothing_of_damaged_packs() {
+    let victim = Victim::new();
+    // What is in them is known from an index segment only.
+    let hurt = |memory: &Memory| {
+        for pack in victim.places.iter().filter(|place| place.area == Area::Packs) {
+            memory.edit(pack, |bytes| bytes.truncate(bytes.len() - 20));
+        }
+    };
+    let (bench, memory) = victim.bench();
+    hurt(&memory);
+    let before = restorable(&bench.open());
+    assert!(before.len() > 3);
+    let store = Arc::new(Faulty::new(memory, |_| None));
+    repair(&bench.try_open_on(store.clone()).unwrap()).unwrap();
+    let trials: Vec<u64> = (0..store.calls()).collect();
+    let refused = std::sync::atomic::AtomicU64::new(0);
+    all(&trials, |&number| {
+        let (bench, memory) = victim.bench();
+        hurt(&memory);
+        let fails = move |call: &Call| (call.number == number).then_some(Fault::Error(StorageErrorKind::Transient));
+        let outcome = bench.try_open_on(Arc::new(Faulty::new(memory, fails))).and_then(|repository| repair(&repository));
+        if matches!(outcome, Err(Error::Refused { .. })) {
+            refused.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+        match before.is_subset(&restorable(&bench.open())) {
+            true => Ok(()),
+            false => Err("less can be restored after it".into()),
+        }
+    });
+    assert!(refused.into_inner() > 0, "no repair was stopped");
 }
 
 /// Damage in the store is found although this host's cache knows better.

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::patient::{Examined, Patient, examine, inspect, read_whole};
 use super::rivals::condemn;
-use super::{Mode, SetAside, Verdict, set_aside, tell};
+use super::{Mode, SetAside, Verdict, all_was_looked_at, set_aside, tell};
 use crate::backend::{Area, Place};
 use crate::compression::Level;
 use crate::error::{Error, Result};
@@ -169,7 +169,7 @@ impl Run<'_> {
         let replaced = self.replaced()?;
         for (name, _) in self.locator.list(Area::Segments)?.into_iter().filter(|(name, _)| !replaced.contains(name)) {
             go_on(self.progress)?;
-            let Ok(segment) = self.locator.segment(name) else { continue };
+            let Some(segment) = self.locator.readable_segment(name) else { continue };
             let sound = |pack: &PackRecord| stored.get(&pack.name) == Some(&pack.size) && self.has_footer(pack.name, pack.size);
             let wrong: Vec<ObjectName> = segment.packs.par_iter().filter(|pack| !sound(pack)).map(|pack| pack.name).collect();
             suspects.extend(wrong);
@@ -189,7 +189,7 @@ impl Run<'_> {
     fn replaced(&self) -> Result<HashSet<ObjectName>> {
         let mut replaced = HashSet::new();
         for (name, _) in self.locator.list(Area::Segments)? {
-            replaced.extend(self.locator.segment(name).map(|segment| segment.replaces).unwrap_or_default());
+            replaced.extend(self.locator.readable_segment(name).map(|segment| segment.replaces).unwrap_or_default());
         }
         Ok(replaced)
     }
@@ -249,7 +249,7 @@ impl Run<'_> {
             return Ok(Vec::new());
         }
         for (name, _) in self.locator.list(Area::Segments)? {
-            let Ok(segment) = self.locator.segment(name) else { continue };
+            let Some(segment) = self.locator.readable_segment(name) else { continue };
             for pack in segment.packs {
                 if let Some(patient) = patients.get_mut(&pack.name) {
                     patient.segments.push(name);
@@ -273,6 +273,7 @@ impl Run<'_> {
         }
         self.rebuild(&mut mover)?;
         self.list_new(mover)?;
+        all_was_looked_at(self.repository)?;
         if self.options.mode == Mode::Look {
             return Ok(());
         }

@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::files::salvage;
-use super::{Mode, SetAside, Verdict, judge, set_aside, tell};
+use super::{Mode, SetAside, Verdict, all_was_looked_at, judge, set_aside, tell};
 use crate::backend::{Area, Place};
 use crate::compression::Level;
 use crate::error::{Error, Result, StorageErrorKind, show_bytes};
@@ -168,6 +168,7 @@ impl Run<'_> {
     /// Sets a snapshot aside, for which another one may stand.
     fn away(&mut self, place: &Place, why: String, stand_in: Option<SnapshotId>) -> Result<()> {
         let mode = self.options.mode;
+        all_was_looked_at(self.repository)?;
         if let (Mode::Act, Ok(snapshot)) = (mode, place.name.parse()) {
             // So that nobody who collects takes it for lost in the listing.
             let reason = format!("set aside by a repair: {why}");
@@ -202,6 +203,7 @@ impl Run<'_> {
             self.report.cut.push(Cut { original: stored.id, snapshot: None, lost });
             return self.away(&place, "nothing in it can be read".into(), None);
         }
+        all_was_looked_at(self.repository)?;
         let written = catalog.finish(&mut writer).map_err(|error| writer.first_failure(error))?;
         let (_, reliance) = writer.finish()?;
         let (catalog_len, (catalog, path_table)) = (written.len, written.texts());
