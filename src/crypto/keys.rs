@@ -99,3 +99,30 @@ impl Keys {
         &self.nonce
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn master_keys_are_told_apart() {
+        let master = MasterKey::new([1; 32]);
+        assert!(master.is(&MasterKey::new([1; 32])));
+        for at in 0..32 {
+            let mut other = [1; 32];
+            other[at] = 0;
+            assert!(!master.is(&MasterKey::new(other)));
+        }
+    }
+
+    /// As FORMAT.md has it, so that kinds cannot change places.
+    #[test]
+    fn chunks_of_data_and_of_catalogs_have_ids_of_their_own() {
+        let keys = Keys::derive(&MasterKey::new([1; 32]));
+        for (kind, context) in [(Kind::DataPack, "snap 2026 v1 chunk id of data"), (Kind::CatalogPack, "snap 2026 v1 chunk id of catalogs")]
+        {
+            let hash = blake3::Hasher::new_keyed(&blake3::derive_key(context, &[1; 32])).update(b"chunk").finalize();
+            assert_eq!(keys.chunk_id(kind, b"chunk").0, hash.as_bytes()[..16]);
+        }
+    }
+}

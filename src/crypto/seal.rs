@@ -181,7 +181,10 @@ mod tests {
         let sealed = sealer.seal(b"place", b"plain text");
         assert_eq!(sealed.len(), 10 + SEAL_BYTES);
         assert_eq!(sealer.open(b"place", &sealed).unwrap(), b"plain text");
+        let mut used_before = b"longer than what is opened here".to_vec();
+        assert_eq!(sealer.open_into(b"place", &sealed, &mut used_before).unwrap(), b"plain text");
         assert!(sealer.open(b"other", &sealed).is_none());
+        assert!(sealer.open_into(b"other", &sealed, &mut used_before).is_none());
         for i in 0..sealed.len() {
             let mut damaged = sealed.clone();
             damaged[i] ^= 1;
