@@ -159,8 +159,9 @@ fn other_salts(repository: &Repository, but: ObjectName) -> Result<Vec<[u8; 32]>
     let mut salts = BTreeSet::new();
     for (name, _) in repository.locator()?.list(Area::Packs)?.into_iter().filter(|(name, _)| *name != but) {
         let mut head = [0; HEADER_BYTES];
-        if repository.backend().read_at(&Place::pack(name), 0, &mut head).is_ok() {
-            salts.extend(head.last_chunk::<32>());
+        match repository.backend().read_at(&Place::pack(name), 0, &mut head) {
+            Ok(()) => salts.extend(head.last_chunk::<32>()),
+            Err(error) => repository.locator()?.pass_over(error.into()),
         }
     }
     Ok(salts.into_iter().collect())
