@@ -1,14 +1,15 @@
 //! Removals of snapshots beside others, and snapshots that nobody must see: what is taken away because something else stays, while that
 //! is taken away too.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use snap_backup::backend::{Area, Backend, Fault, Faulty, Operation, Place};
 use snap_backup::error::{Error, Result, StorageErrorKind};
 use snap_backup::format::record::{Condemned, Record};
+use snap_backup::id::{ObjectName, SnapshotId};
 use snap_backup::ops::backup::BackupOptions;
 use snap_backup::ops::forget::{Choice, ForgetOptions, execute, plan};
 use snap_backup::ops::prune::prune;
@@ -95,6 +96,52 @@ fn the_last_ones_are_removed_from_both_sides() {
         forget_by_name(repository, "latest~1")
     };
     side_by_side(90, by_name, |repository| forget_by_name(repository, "latest~1").and_then(|()| forget_by_name(repository, "latest~1")));
+}
+
+/// Removes the newest of three snapshots; when its record is to be written, somebody else writes one. Reads of that one are answered by
+/// `fault`. Returns what came of it, and whether the newest is still there.
+fn beside_a_new_record(seed: u64, record: fn(&[SnapshotId]) -> Record, fault: Option<StorageErrorKind>) -> (Result<()>, bool) {
+    let (bench, memory) = Bench::in_memory(seed);
+    let ids: Vec<SnapshotId> = (0..3).map(|number| bench.save(&lines(number, 3000)).snapshot.unwrap()).collect();
+    let (theirs, newest) = (bench.over(Arc::new(memory.clone())), ids[2]);
+    let their_record = Arc::new(OnceLock::new());
+    let store = Faulty::new(memory.clone(), move |call| {
+        if call.operation == Operation::Put && call.area == Area::Records && their_record.get().is_none() {
+            elsewhere(|| their_record.set(publish(&theirs.open(), &record(&ids)).unwrap()).unwrap());
+        }
+        let is_theirs = their_record.get().is_some_and(|name: &ObjectName| call.place.is_some_and(|place| place.name == name.hex()));
+        fault.filter(|_| is_theirs && call.operation == Operation::Get).map(Fault::Error)
+    });
+    let outcome = forget_by_name(&bench.try_open_on(Arc::new(store)).unwrap(), "latest");
+    (outcome, memory.places().contains(&Place::snapshot(newest)))
+}
+
+/// Somebody else has said that what is to stay here will go, and sleeps before it goes.
+#[test]
+fn what_is_to_stay_was_announced_meanwhile() {
+    let others = |ids: &[SnapshotId]| Record::Forget {
+        time: jiff::Timestamp::UNIX_EPOCH,
+        host: "other".into(),
+        snapshots: ids[..2].to_vec(),
+        reason: "test".into(),
+    };
+    let (outcome, is_there) = beside_a_new_record(97, others, None);
+    assert!(matches!(outcome, Err(Error::Conflict(_))) && is_there, "{outcome:?}");
+}
+
+/// A record that cannot be read may name what is to stay. One that is gone names nothing any more.
+#[test]
+fn a_record_that_cannot_be_read_stops_a_removal() {
+    let collection = |_: &[SnapshotId]| {
+        let time = jiff::Timestamp::UNIX_EPOCH;
+        Record::Condemned(Condemned { time, host: "h".into(), epoch: 1, packs: Vec::new(), is_final: false, segments: Vec::new() })
+    };
+    let (outcome, is_there) = beside_a_new_record(98, collection, Some(StorageErrorKind::Other));
+    assert!(matches!(outcome, Err(Error::Storage(_))) && is_there, "{outcome:?}");
+    for fault in [None, Some(StorageErrorKind::NotFound)] {
+        let (outcome, is_there) = beside_a_new_record(99, collection, fault);
+        assert!(outcome.is_ok() && !is_there, "{outcome:?}");
+    }
 }
 
 /// What was taken away during a long run is found before anybody sees the snapshot.
