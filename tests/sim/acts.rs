@@ -187,10 +187,11 @@ impl History {
         let bit = self.draw(1 << 30);
         match self.draw(3) {
             0 => drop(self.store.remove(place)),
-            1 => self.store.edit(place, |bytes| bytes.truncate(bit as usize % bytes.len())),
+            1 => self.store.edit(place, |bytes| bytes.truncate(bit as usize % bytes.len().max(1))),
             _ => self.store.edit(place, |bytes| {
-                let at = bit as usize % bytes.len();
-                bytes[at] ^= 1 << (bit % 8);
+                // Of what was cut off before its first byte nothing is left to change.
+                let at = bit as usize % bytes.len().max(1);
+                bytes.get_mut(at).into_iter().for_each(|byte| *byte ^= 1 << (bit % 8));
             }),
         }
         self.log(format!("rotten: {place}"));
