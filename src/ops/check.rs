@@ -14,7 +14,7 @@ use crate::format::report::{self, PackNames};
 use crate::id::{FrameId, ObjectName, SnapshotId};
 use crate::limits::*;
 use crate::progress::{Problem, Progress, Stage};
-use crate::repo::Repository;
+use crate::repo::{Repository, stored_bytes};
 
 /// How much of the stored data to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -250,7 +250,7 @@ pub fn check_keyless(backend: &dyn Backend, progress: &dyn Progress) -> Result<C
             _ => {}
         }
         backend.forget_cached(&place);
-        match backend.get(&place, SEGMENT_BYTES_MAX) {
+        match stored_bytes(backend, &place, SEGMENT_BYTES_MAX) {
             Ok(stored) if place.hash() == Some(ObjectName::of(&stored)) => report.packs_read += u64::from(place.area == Area::Packs),
             Ok(_) => find(&mut report, progress, whole(&place, "Its bytes do not fit its name".into())),
             Err(error) => find(&mut report, progress, whole(&place, error.to_string())),

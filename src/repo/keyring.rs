@@ -143,8 +143,10 @@ fn names(backend: &dyn Backend) -> Result<Vec<String>> {
 
 fn read(backend: &dyn Backend, name: &str) -> Result<Slot> {
     let place = Place { area: Area::Keys, name: name.into() };
-    let bytes = backend.get(&place, RECORD_BYTES_MAX)?;
-    Slot::decode(&bytes).map_err(|error| error.of(&place))
+    objects::confirmed(backend, &place, || {
+        let bytes = backend.get(&place, RECORD_BYTES_MAX)?;
+        Slot::decode(&bytes).map_err(|error| error.of(&place))
+    })
 }
 
 fn slots(backend: &dyn Backend) -> Result<Vec<(String, Result<Slot>)>> {

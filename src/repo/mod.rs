@@ -46,6 +46,7 @@ pub use keyring::KeySlot;
 pub use locate::{Contents, Locator, Presence, is_not_found};
 pub use marks::{Mark, Marks, Ordinals};
 pub use mover::{Move, Mover};
+pub use objects::stored_bytes;
 pub use reader::{Bases, Reader};
 pub use recall::Unreadable;
 pub use records::Collections;

@@ -10,7 +10,7 @@ use super::stages::{Stage, between};
 use crate::backend::{Area, Backend, Place};
 use crate::compression::{CompressionError, Compressor, Level, Texture, decompress};
 use crate::crypto::{Keys, Sealer};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::codec::{Reader, Write};
 use crate::format::envelope::{HEADER_BYTES, Header, Kind, object_associated_data};
 use crate::format::frame::Codec;
@@ -92,13 +92,23 @@ pub fn verify_name(place: &Place, stored: &[u8]) -> Result<()> {
     }
 }
 
-/// Reads something, and once more from the medium before it is called damaged: perhaps it was only the way here.
+/// All bytes of an object as they are stored.
+pub fn stored_bytes(backend: &dyn Backend, place: &Place, bytes_max: u64) -> Result<Vec<u8>> {
+    confirmed(backend, place, || Ok(backend.get(place, bytes_max)?))
+}
+
+/// Reads something, and once more from the medium before it is called damaged or unreadable: perhaps it was only the way here.
 pub fn confirmed<T>(backend: &dyn Backend, place: &Place, read: impl Fn() -> Result<T>) -> Result<T> {
-    read().or_else(|error| match error {
-        Error::Damaged { .. } | Error::Unsupported { .. } => {
+    let may_work_again = |error: &Error| match error {
+        Error::Damaged { .. } | Error::Unsupported { .. } => true,
+        Error::Storage(error) => matches!(error.kind, StorageErrorKind::Transient | StorageErrorKind::Other),
+        _ => false,
+    };
+    match read() {
+        Err(error) if may_work_again(&error) => {
             backend.forget_cached(place);
             read()
         }
-        error => Err(error),
-    })
+        result => result,
+    }
 }

@@ -439,10 +439,10 @@ fn a_read_that_goes_wrong_once_is_no_damage() {
     assert!(noted.into_inner() > 0, "it is told that a pack was read wrongly");
 }
 
-/// What the store fails to give once, or gives with a wrong bit, while damage is being repaired, is not taken for lost: a repair that missed
-/// something takes nothing away, and the next one brings back all there is.
+/// What the store fails to give for a moment, or gives with a wrong bit, while damage is being repaired, is not taken for lost: a repair that
+/// missed something takes nothing away, and the next one brings back all there is.
 #[test]
-fn a_read_that_goes_wrong_once_loses_nothing_of_damaged_packs() {
+fn a_read_that_goes_wrong_loses_nothing_of_damaged_packs() {
     let victim = Victim::new();
     // What is in them is known from an index segment only.
     let hurt = |memory: &Memory| {
@@ -463,9 +463,10 @@ fn a_read_that_goes_wrong_once_loses_nothing_of_damaged_packs() {
     all(&trials, |&(number, fault)| {
         let (bench, memory) = victim.bench();
         hurt(&memory);
-        let fault = move |call: &Call| {
-            let fits = matches!(fault, Fault::Error(_)) || matches!(call.operation, Operation::Get | Operation::ReadAt);
-            (fits && call.number == number).then_some(fault)
+        let fault = move |call: &Call| match fault {
+            // What fails once is tried again.
+            Fault::Error(_) => (number..number + 2).contains(&call.number).then_some(fault),
+            _ => (call.number == number && matches!(call.operation, Operation::Get | Operation::ReadAt)).then_some(fault),
         };
         let outcome = bench.try_open_on(Arc::new(Faulty::new(memory, fault))).and_then(|repository| repair(&repository));
         if matches!(outcome, Err(Error::Refused { .. })) {
@@ -478,6 +479,30 @@ fn a_read_that_goes_wrong_once_loses_nothing_of_damaged_packs() {
         }
     });
     assert!(refused.into_inner() > 0, "no repair was stopped");
+}
+
+/// Nor is a read that fails once.
+#[test]
+fn a_read_that_fails_once_is_no_damage_to_a_check() {
+    let victim = Victim::new();
+    let (bench, memory) = victim.bench();
+    let store = Arc::new(Faulty::new(memory, |_| None));
+    check(&bench.try_open_on(store.clone()).unwrap(), ReadData::All, &Silent).unwrap();
+    let trials: Vec<u64> = (0..store.calls()).collect();
+    all(&trials, |&number| {
+        let (bench, memory) = victim.bench();
+        let fails = move |call: &Call| (call.number == number).then_some(Fault::Error(StorageErrorKind::Transient));
+        let repository = match bench.try_open_on(Arc::new(Faulty::new(memory, fails))) {
+            Err(Error::Storage(_)) => return Ok(()),
+            opened => opened.map_err(|error| error.to_string())?,
+        };
+        match check_all(&repository) {
+            Err(Error::Storage(_)) => Ok(()),
+            Ok(report) if report.affected.is_empty() && report.findings.is_empty() => Ok(()),
+            Ok(report) => Err(format!("a check says {:?} {:?}", report.findings, report.affected)),
+            Err(error) => Err(error.to_string()),
+        }
+    });
 }
 
 /// Damage in the store is found although this host's cache knows better.

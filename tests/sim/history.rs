@@ -257,7 +257,8 @@ impl History {
                         .or_else(|| (!seen.swap(true, Ordering::SeqCst)).then_some(Fault::StoredThenError(StorageErrorKind::Other)))
                 }
                 Trouble::Crash { call: number, done: false } => (call.number >= number).then_some(Fault::Crash),
-                Trouble::Fails(number) => (call.number == number).then_some(Fault::Error(StorageErrorKind::Transient)),
+                // What fails once is tried again.
+                Trouble::Fails(number) => (number..number + 2).contains(&call.number).then_some(Fault::Error(StorageErrorKind::Transient)),
                 Trouble::ReplyLost(number) if changes => {
                     (call.number == number).then_some(Fault::StoredThenError(StorageErrorKind::Transient))
                 }

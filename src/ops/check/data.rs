@@ -24,7 +24,7 @@ use crate::limits::*;
 use crate::ops::go_on;
 use crate::ops::ledger::Ledger;
 use crate::progress::Stage;
-use crate::repo::{Contents, Health, Reader, Repository, is_not_found};
+use crate::repo::{Contents, Health, Reader, Repository, is_not_found, stored_bytes};
 
 /// Bytes of deltas, and of what is known of them, that are put aside at a time.
 const ASIDE_BYTES: usize = 48 << 20;
@@ -120,7 +120,7 @@ fn read_ahead(backend: &dyn Backend, packs: impl Iterator<Item = Pack>, read: &S
     for pack in packs {
         let place = Place::pack(pack.0);
         backend.forget_cached(&place);
-        let stored = backend.get(&place, PACK_BYTES_MAX).map_err(Error::from);
+        let stored = stored_bytes(backend, &place, PACK_BYTES_MAX);
         if read.send((pack, stored)).is_err() {
             return;
         }
