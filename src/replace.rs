@@ -1,5 +1,5 @@
-//! Files of this host, outside of any repository, that are written as a whole or not at all: beside their place, and then renamed over
-//! what is there. Whoever reads one sees the old or the new one.
+//! Files of this host, outside of any repository, that are written as a whole or not at all: beside their place, and then renamed to it,
+//! mostly over what is there. Whoever reads one sees the old or the new one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -7,11 +7,37 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::{Errno, retry_on_intr};
+
 use crate::error::again;
 
 /// Writes a file that is to outlast a power cut from now on.
 pub fn durably(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
-    replace(path, mode, bytes, File::sync_all)?;
+    replace(path, mode, bytes, File::sync_all, |from, to| again(|| fs::rename(from, to)))?;
+    settle_folder(path)
+}
+
+/// The same, but what is there is never replaced.
+pub fn anew(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    replace(path, mode, bytes, File::sync_all, rename_new)?;
+    settle_folder(path)
+}
+
+/// Renames a file unless the new name is taken.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match retry_on_intr(|| renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)) {
+        // A file system that cannot, as over NFS.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            again(|| fs::hard_link(from, to))?;
+            let _ = fs::remove_file(from);
+            Ok(())
+        }
+        result => Ok(result?),
+    }
+}
+
+fn settle_folder(path: &Path) -> io::Result<()> {
     match again(|| File::open(folder(path))?.sync_all()) {
         // Some network file systems cannot sync folders; their servers do it unasked or not at all. And some folders are only to be written to.
         Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported | ErrorKind::PermissionDenied) => Ok(()),
@@ -21,10 +47,16 @@ pub fn durably(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
 
 /// Writes a file that may be the old one, or broken, after a power cut: for what can be made again.
 pub fn lightly(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
-    replace(path, mode, bytes, |_| Ok(()))
+    replace(path, mode, bytes, |_| Ok(()), |from, to| again(|| fs::rename(from, to)))
 }
 
-fn replace(path: &Path, mode: u32, bytes: &[u8], settle: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+fn replace(
+    path: &Path,
+    mode: u32,
+    bytes: &[u8],
+    settle: impl FnOnce(&File) -> io::Result<()>,
+    rename: impl FnOnce(&Path, &Path) -> io::Result<()>,
+) -> io::Result<()> {
     let fresh = beside(path);
     // Left behind by a process of the same number.
     let _ = fs::remove_file(&fresh);
@@ -32,7 +64,7 @@ fn replace(path: &Path, mode: u32, bytes: &[u8], settle: impl FnOnce(&File) -> i
         file.write_all(bytes)?;
         settle(&file)
     });
-    written.and_then(|()| again(|| fs::rename(&fresh, path))).inspect_err(|_| {
+    written.and_then(|()| rename(&fresh, path)).inspect_err(|_| {
         // Nothing else can be done about it.
         let _ = fs::remove_file(&fresh);
     })
@@ -71,7 +103,8 @@ mod tests {
         let taken = folder.path().join("taken");
         fs::create_dir(&taken).unwrap();
         assert!(durably(&taken, 0o600, b"x").is_err());
-        assert!(replace(&path, 0o600, b"y", |_| Err(ErrorKind::StorageFull.into())).is_err());
+        assert!(replace(&path, 0o600, b"y", |_| Err(ErrorKind::StorageFull.into()), rename_new).is_err());
+        assert_eq!(anew(&path, 0o600, b"z").unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"short");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }

@@ -1,14 +1,15 @@
 //! Key files: random bytes in a file that only its owner can read.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result, show};
 use crate::limits::*;
+use crate::replace;
 use crate::world::World;
 
 /// A shorter key could be guessed.
@@ -61,16 +62,9 @@ pub fn create(path: &Path, world: &World) -> Result<()> {
     write_new(path, line.as_bytes(), "create the key file")
 }
 
-/// Makes a file that only its owner can read, durable; never replaces one.
+/// Makes a file that only its owner can read, whole and durable or not at all; never replaces one.
 pub fn write_new(path: &Path, bytes: &[u8], action: &'static str) -> Result<()> {
-    let failed = |error| Error::file(action, path, error);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    written.and_then(|()| File::open(folder)?.sync_all()).map_err(|error| {
-        let _ = std::fs::remove_file(path);
-        failed(error)
-    })
+    replace::anew(path, 0o600, bytes).map_err(|error| Error::file(action, path, error))
 }
 
 #[cfg(test)]
