@@ -345,15 +345,16 @@ impl Reader {
         Ok(prefix)
     }
 
-    /// As `prefix`, of good plain copies only, and the ids and lengths of its chunks: whoever makes something of it sees afterwards
-    /// whether they fit.
-    pub fn unverified_prefix(&self, base: &Base) -> Result<(Vec<u8>, ChunkTable)> {
-        let (mut prefix, mut table) = (Vec::new(), ChunkTable::default());
+    /// As `prefix`, of good plain copies only, in place of what `prefix` holds. Returns the ids and lengths of its chunks: whoever makes
+    /// something of it sees afterwards whether they fit.
+    pub fn unverified_prefix(&self, base: &Base, prefix: &mut Vec<u8>) -> Result<ChunkTable> {
+        let mut table = ChunkTable::default();
+        prefix.clear();
         self.gather_chunks(base, Bases::Good, Verify::Later, |id, chunk| {
             table.push(id, chunk.len());
             prefix.extend_from_slice(chunk);
         })?;
-        Ok((prefix, table))
+        Ok(table)
     }
 
     fn gather_prefix(&self, base: &Base, bases: Bases, verify: Verify, prefix: &mut Vec<u8>) -> Result<()> {

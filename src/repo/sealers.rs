@@ -33,6 +33,7 @@ pub struct FrameSealer {
     decompressor: Decompressor,
     totals: Arc<SealerTotals>,
     // Memory that is used again for each frame.
+    prefix: Vec<u8>,
     compressed: Vec<u8>,
     delta: Vec<u8>,
     sealed: Vec<u8>,
@@ -40,33 +41,33 @@ pub struct FrameSealer {
 }
 
 /// How a frame is best stored.
-struct Choice {
-    codec: Codec,
-    /// The bytes of the base, for a delta.
-    prefix: Option<Vec<u8>>,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    Alone(Codec),
+    /// Against what is in `prefix`.
+    Delta,
 }
 
 impl FrameSealer {
     pub fn new(packer: Arc<Packer>, reader: Arc<Reader>, level: Level, totals: Arc<SealerTotals>) -> Result<Self> {
         let compressor = Compressor::new(level).map_err(|error| Error::ReadBack(error.to_string()))?;
-        let [compressed, delta, sealed, opened] = Default::default();
-        Ok(Self { packer, reader, compressor, decompressor: Decompressor::default(), totals, compressed, delta, sealed, opened })
+        let [prefix, compressed, delta, sealed, opened] = Default::default();
+        Ok(Self { packer, reader, compressor, decompressor: Decompressor::default(), totals, prefix, compressed, delta, sealed, opened })
     }
 
     /// Compresses, verifies and seals one frame, and hands it to its pack.
     pub fn work(&mut self, mut job: FrameJob) -> Result<()> {
         between(Stage::Gathered, &mut job.plain);
         let broken = |_| Error::ReadBack(format!("frame {}", job.id));
-        let Choice { codec, prefix } = self.choose(&job).map_err(broken)?;
+        let choice = self.choose(&job).map_err(broken)?;
         let FrameJob { kind, id, table, mut plain, base, .. } = job;
         let broken = |_| Error::ReadBack(format!("frame {id}"));
-        let base = prefix.is_some().then_some(base);
-        let mut record = FrameRecord { id, offset: 0, stored_len: 0, codec, table, present: None, base };
-        let stored = match (codec, &prefix) {
-            (Codec::Stored, _) => &mut plain,
-            (Codec::Zstd, None) => &mut self.compressed,
-            (Codec::Zstd, Some(_)) => &mut self.delta,
+        let (codec, base, prefix, stored) = match choice {
+            Choice::Alone(Codec::Stored) => (Codec::Stored, None, None, &mut plain),
+            Choice::Alone(Codec::Zstd) => (Codec::Zstd, None, None, &mut self.compressed),
+            Choice::Delta => (Codec::Zstd, Some(base), Some(&self.prefix[..]), &mut self.delta),
         };
+        let mut record = FrameRecord { id, offset: 0, stored_len: 0, codec, table, present: None, base };
         between(Stage::Compressed, stored);
         let associated_data = record.seal_info().associated_data(&self.reader.locator().repository(), kind);
         let sealer = self.packer.sealer(kind);
@@ -81,7 +82,7 @@ impl FrameSealer {
         let came_back: &[u8] = match codec {
             Codec::Stored => opened,
             Codec::Zstd => {
-                self.decompressor.decompress_into(codec, prefix.as_deref(), opened, plain_len, &mut plain).map_err(broken)?;
+                self.decompressor.decompress_into(codec, prefix, opened, plain_len, &mut plain).map_err(broken)?;
                 &plain
             }
         };
@@ -100,30 +101,29 @@ impl FrameSealer {
     fn choose(&mut self, job: &FrameJob) -> std::result::Result<Choice, CompressionError> {
         let plain = &job.plain;
         // A base that cannot be read costs only its savings.
-        let prefix = if job.base.0.is_empty() { None } else { self.reader.unverified_prefix(&job.base).ok() };
-        let Some((mut prefix, table)) = prefix else { return self.alone(job) };
-        between(Stage::Base, &mut prefix);
-        self.compressor.compress_delta(&prefix, plain, &mut self.delta)?;
+        let table = if job.base.0.is_empty() { None } else { self.reader.unverified_prefix(&job.base, &mut self.prefix).ok() };
+        let Some(table) = table else { return self.alone(job) };
+        between(Stage::Base, &mut self.prefix);
+        self.compressor.compress_delta(&self.prefix, plain, &mut self.delta)?;
         // After, so that nobody reads what was made against something else than the base. What flips from here on is found when the
         // frame is read back.
-        if !fits(self.reader.locator().keys(), job.kind, &table, &prefix) {
+        if !fits(self.reader.locator().keys(), job.kind, &table, &self.prefix) {
             return self.alone(job);
         }
-        let delta = Choice { codec: Codec::Zstd, prefix: Some(prefix) };
         let expected = self.reader.ratio(&job.base) * plain.len() as f64;
         if job.drifts && self.delta.len() as f64 > drift_share(&job.id) * expected {
             return self.alone(job);
         }
         if self.delta.len() * 3 < plain.len() {
-            return Ok(delta);
+            return Ok(Choice::Delta);
         }
         let alone = self.alone(job)?;
-        let len = if alone.codec == Codec::Zstd { self.compressed.len() } else { plain.len() };
-        Ok(if self.delta.len() * 10 < len * 9 { delta } else { alone })
+        let len = if alone == Choice::Alone(Codec::Zstd) { self.compressed.len() } else { plain.len() };
+        Ok(if self.delta.len() * 10 < len * 9 { Choice::Delta } else { alone })
     }
 
     fn alone(&mut self, job: &FrameJob) -> std::result::Result<Choice, CompressionError> {
-        Ok(Choice { codec: self.compressor.compress(job.texture, &job.plain, &mut self.compressed)?, prefix: None })
+        Ok(Choice::Alone(self.compressor.compress(job.texture, &job.plain, &mut self.compressed)?))
     }
 }
 
