@@ -5,6 +5,8 @@
 
 /// The format this build writes, and the newest it reads.
 pub const FORMAT_VERSION: u16 = 1;
+/// Format version of packs and index segments: they hold lists of frames column by column. Those of version 1 are still read.
+pub const LIST_VERSION: u16 = 2;
 
 /// Smallest chunk FastCDC cuts, but for the last of a file.
 pub const CHUNK_BYTES_MIN: usize = 4 << 10;

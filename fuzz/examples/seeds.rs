@@ -10,20 +10,22 @@ use snap_backup::format::dump::{Dump, Table, Verdict};
 use snap_backup::format::entry::*;
 use snap_backup::format::envelope::{Header, Kind};
 use snap_backup::format::frame::{Base, BaseRun, ChunkTable, Codec, FrameRecord, Present};
+use snap_backup::format::list::encode_frames;
 use snap_backup::format::manifest::{ChunkerParameters, Manifest};
-use snap_backup::format::pack::{FRAMES_START, encode_frames, encode_trailer};
+use snap_backup::format::pack::{FRAMES_START, encode_trailer};
 use snap_backup::format::recipe::{Recipe, Run, encode_block};
 use snap_backup::format::record::{Condemned, Epoch, Record};
 use snap_backup::format::segment::{PackRecord, Segment};
 use snap_backup::format::slot::{Method, Slot};
 use snap_backup::format::snapshot::{RecipeText, Snapshot, SourceKind, Totals};
 use snap_backup::id::*;
+use snap_backup::limits::LIST_VERSION;
 
 fn main() {
     let moment = Timestamp::from_second(1_795_000_000).unwrap();
     codec();
     for (name, kind) in [("pack", Kind::DataPack), ("snapshot", Kind::Snapshot)] {
-        seed("envelope", name, &Header { kind, repository: RepositoryId([1; 16]), salt: [2; 32] }.encode());
+        seed("envelope", name, &Header { version: kind.version(), kind, repository: RepositoryId([1; 16]), salt: [2; 32] }.encode());
     }
     frames();
     recipes();
@@ -88,21 +90,30 @@ fn frame(offset: u64, shape: u8) -> FrameRecord {
     }
 }
 
+/// What is written now, behind the version of its layout. Seeds of version 1, which nobody writes any more, are named so.
+fn in_layout(bytes: &[u8]) -> Vec<u8> {
+    [&[LIST_VERSION as u8], bytes].concat()
+}
+
 fn frames() {
     let mut list = Vec::new();
     for shape in 0..4 {
         let offset = list.last().map_or(FRAMES_START, FrameRecord::end);
         let record = frame(offset, shape);
         let name = ["plain", "thinned", "delta", "thinned-delta"][usize::from(shape)];
-        seed("frame", name, &encode_frames(std::slice::from_ref(&record)));
+        seed("frame", name, &in_layout(&encode_frames(std::slice::from_ref(&record))));
         list.push(record);
     }
-    seed("pack", "footer", &encode_frames(&list));
+    seed("pack", "footer", &in_layout(&encode_frames(&list)));
     seed("pack", "trailer", &encode_trailer(1234));
     let pack = |name, kind, frames| PackRecord { name: ObjectName([name; 32]), kind, size: 12345, frames };
     let packs = vec![pack(1, Kind::DataPack, list), pack(2, Kind::CatalogPack, Vec::new())];
-    seed("segment", "two-packs", &Segment { replaces: Vec::new(), packs }.encode());
-    seed("segment", "replaces", &Segment { replaces: vec![ObjectName([7; 32]), ObjectName([8; 32])], packs: Vec::new() }.encode());
+    seed("segment", "two-packs", &in_layout(&Segment { replaces: Vec::new(), packs }.encode()));
+    seed(
+        "segment",
+        "replaces",
+        &in_layout(&Segment { replaces: vec![ObjectName([7; 32]), ObjectName([8; 32])], packs: Vec::new() }.encode()),
+    );
 }
 
 fn recipe(depth: u8) -> Recipe {
@@ -195,6 +206,7 @@ fn snapshots(moment: Timestamp) {
         dumps: Vec::new(),
         path_table: RecipeText(Recipe::default()),
         repaired: None,
+        parts: Vec::new(),
     };
     seed("snapshot", "stream", &snapshot.encode());
     let table = Table { name: "public.people".into(), rows: Some(25) };

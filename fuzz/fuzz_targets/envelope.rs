@@ -13,10 +13,11 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(Header::decode(&mut Reader::new(&again)).unwrap(), header);
         assert_ne!(object_associated_data(&header), footer_associated_data(&header, 0));
     }
-    if let Ok(kind) = decode_start(&mut Reader::new(bytes)) {
+    if let Ok((version, kind)) = decode_start(&mut Reader::new(bytes)) {
         let mut again = Vec::new();
         encode_start(&mut again, kind);
         assert_eq!(Kind::from_byte(kind as u8).unwrap(), kind);
-        assert_eq!(decode_start(&mut Reader::new(&again)).unwrap(), kind);
+        assert!((1..=kind.version()).contains(&version));
+        assert_eq!(decode_start(&mut Reader::new(&again)).unwrap(), (kind.version(), kind));
     }
 });

@@ -114,7 +114,7 @@ pub struct Sealer {
 
 impl Sealer {
     pub fn new(keys: Arc<Keys>, kind: Kind, repository: RepositoryId, entropy: Arc<Entropy>) -> Self {
-        let header = Header { kind, repository, salt: entropy() };
+        let header = Header { version: kind.version(), kind, repository, salt: entropy() };
         Self { key: keys.seal_key(kind, &header.salt), header, keys, entropy }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  0  magic      "SNAP"
-//!  4  version    u16
+//!  4  version    u16      2 for packs and segments, 1 for all else, and for old packs and segments
 //!  6  kind       u8
 //!  7  suite      u8        1 = XChaCha20-Poly1305 under a process's sub-key
 //!  8  repository 16 bytes
@@ -15,7 +15,7 @@
 use super::codec::{Reader, Write};
 use super::{FormatError, Result};
 use crate::id::RepositoryId;
-use crate::limits::FORMAT_VERSION;
+use crate::limits::{FORMAT_VERSION, LIST_VERSION};
 
 const MAGIC: &[u8; 4] = b"SNAP";
 
@@ -57,11 +57,21 @@ impl Kind {
             _ => return Err(FormatError::Unknown { what: "kind of object", value: byte.into() }),
         })
     }
+
+    /// The newest format version of such an object, which is the one that is written.
+    pub fn version(self) -> u16 {
+        match self {
+            Self::DataPack | Self::CatalogPack | Self::Segment => LIST_VERSION,
+            _ => FORMAT_VERSION,
+        }
+    }
 }
 
 /// A parsed header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
+    /// The format version of what follows.
+    pub version: u16,
     pub kind: Kind,
     pub repository: RepositoryId,
     pub salt: [u8; 32],
@@ -71,7 +81,7 @@ impl Header {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.put_bytes(MAGIC);
-        bytes.put_u16(FORMAT_VERSION);
+        bytes.put_u16(self.version);
         bytes.put_u8(self.kind as u8);
         bytes.put_u8(1);
         bytes.put_bytes(&self.repository.0);
@@ -82,7 +92,7 @@ impl Header {
 
     /// Parses a header and leaves the reader behind it.
     pub fn decode(reader: &mut Reader) -> Result<Self> {
-        let kind = decode_start(reader)?;
+        let (version, kind) = decode_start(reader)?;
         let suite = reader.u8("suite")?;
         let repository = RepositoryId(reader.array("repository id")?);
         let key_len = usize::from(reader.u16("length of the key block")?);
@@ -92,29 +102,31 @@ impl Header {
         if key_len != 32 {
             return Err(reader.malformed("length of the key block"));
         }
-        Ok(Self { kind, repository, salt: reader.array("salt")? })
+        Ok(Self { version, kind, repository, salt: reader.array("salt")? })
     }
 }
 
 /// Magic, version and kind: what every stored object begins with, key slots too.
-pub fn decode_start(reader: &mut Reader) -> Result<Kind> {
+pub fn decode_start(reader: &mut Reader) -> Result<(u16, Kind)> {
     if reader.bytes(4, "magic")? != MAGIC {
         return Err(FormatError::Malformed { what: "not an object of a snap repository", at: 0 });
     }
     let version = reader.u16("format version")?;
-    if version > FORMAT_VERSION {
-        return Err(FormatError::Unknown { what: "format version", value: version.into() });
-    }
+    let unknown = FormatError::Unknown { what: "format version", value: version.into() };
     if version == 0 {
         return Err(reader.malformed("format version"));
     }
-    Kind::from_byte(reader.u8("kind of object")?)
+    if version > LIST_VERSION {
+        return Err(unknown);
+    }
+    let kind = Kind::from_byte(reader.u8("kind of object")?)?;
+    if version > kind.version() { Err(unknown) } else { Ok((version, kind)) }
 }
 
 /// The start of a key slot's bytes.
 pub fn encode_start(bytes: &mut Vec<u8>, kind: Kind) {
     bytes.put_bytes(MAGIC);
-    bytes.put_u16(FORMAT_VERSION);
+    bytes.put_u16(kind.version());
     bytes.put_u8(kind as u8);
 }
 
@@ -137,13 +149,18 @@ mod tests {
 
     #[test]
     fn header_round_trips_and_refuses_other_versions() {
-        let header = Header { kind: Kind::Snapshot, repository: RepositoryId([7; 16]), salt: [9; 32] };
-        let bytes = header.encode();
-        assert_eq!(bytes.len(), HEADER_BYTES);
-        assert_eq!(Header::decode(&mut Reader::new(&bytes)).unwrap(), header);
-        let mut newer = bytes.clone();
-        newer[4] = 2;
-        assert!(matches!(Header::decode(&mut Reader::new(&newer)), Err(FormatError::Unknown { .. })));
+        let header = |version, kind| Header { version, kind, repository: RepositoryId([7; 16]), salt: [9; 32] };
+        let known = [(1, Kind::Snapshot), (1, Kind::DataPack), (2, Kind::DataPack), (2, Kind::CatalogPack), (2, Kind::Segment)];
+        for header in known.map(|(version, kind)| header(version, kind)) {
+            let bytes = header.encode();
+            assert_eq!(bytes.len(), HEADER_BYTES);
+            assert_eq!(Header::decode(&mut Reader::new(&bytes)).unwrap(), header);
+        }
+        for newer in [(2, Kind::Snapshot), (2, Kind::Manifest), (3, Kind::DataPack), (3, Kind::Segment)] {
+            let bytes = header(newer.0, newer.1).encode();
+            assert!(matches!(Header::decode(&mut Reader::new(&bytes)), Err(FormatError::Unknown { .. })));
+        }
+        let bytes = header(1, Kind::Snapshot).encode();
         let mut suite2 = bytes.clone();
         suite2[7] = 2;
         assert!(matches!(Header::decode(&mut Reader::new(&suite2)), Err(FormatError::Unknown { .. })));

@@ -29,8 +29,8 @@ impl Codec {
     }
 }
 
-const FLAG_DELTA: u8 = 1;
-const FLAG_THINNED: u8 = 2;
+pub(super) const FLAG_DELTA: u8 = 1;
+pub(super) const FLAG_THINNED: u8 = 2;
 
 /// The ids and lengths of a frame's chunks, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +40,12 @@ pub struct ChunkTable {
 }
 
 impl ChunkTable {
+    /// Of as many lengths as ids, each within the limits.
+    pub(super) fn from_parts(ids: Vec<ChunkId>, lens: Vec<u32>) -> Self {
+        assert_eq!(ids.len(), lens.len());
+        Self { ids, lens }
+    }
+
     pub fn push(&mut self, id: ChunkId, len: usize) {
         assert!(len > 0 && len <= CHUNK_BYTES_MAX, "a chunk of {len} bytes");
         self.ids.push(id);
@@ -118,7 +124,11 @@ impl Present {
         self.0.get(ordinal / 8).is_some_and(|bits| bits >> (ordinal % 8) & 1 == 1)
     }
 
-    fn decode(reader: &mut Reader, chunks: usize) -> Result<Self> {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn decode(reader: &mut Reader, chunks: usize) -> Result<Self> {
         let bits = reader.bytes(chunks.div_ceil(8), "bitmap of present chunks")?.to_vec();
         let spare = bits.len() * 8 - chunks;
         if bits.last().is_some_and(|last| spare > 0 && last >> (8 - spare) != 0) {
@@ -144,28 +154,6 @@ pub struct Base(pub Vec<BaseRun>);
 
 impl Base {
     /// The distinct frames, then the runs as `(at - at before, index of the frame, first, count)`.
-    fn encode(&self, bytes: &mut Vec<u8>) {
-        let mut frames: Vec<FrameId> = Vec::new();
-        let mut runs = Vec::new();
-        let mut at = 0;
-        for run in &self.0 {
-            let index = frames.iter().rposition(|id| *id == run.frame).unwrap_or_else(|| {
-                frames.push(run.frame);
-                frames.len() - 1
-            });
-            for value in [run.at - at, index as u32, run.first, run.count] {
-                runs.put_varint(value.into());
-            }
-            at = run.at;
-        }
-        bytes.put_varint(frames.len() as u64);
-        for frame in &frames {
-            bytes.put_bytes(&frame.0);
-        }
-        bytes.put_varint(self.0.len() as u64);
-        bytes.put_bytes(&runs);
-    }
-
     fn decode(reader: &mut Reader, chunks: usize) -> Result<Self> {
         let count = reader.count(FrameId::LEN, "frames of the base")?;
         let mut frames = Vec::with_capacity(count);
@@ -254,19 +242,12 @@ impl FrameRecord {
         SealInfo { id: self.id, codec: self.codec, flags: self.flags(), plain_len: self.present_len() as u32 }
     }
 
-    fn flags(&self) -> u8 {
+    pub(super) fn flags(&self) -> u8 {
         let delta = if self.base.is_some() { FLAG_DELTA } else { 0 };
         delta | if self.present.is_some() { FLAG_THINNED } else { 0 }
     }
 
-    pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
-        bytes.put_bytes(&self.id.0);
-        bytes.put_varint(self.stored_len.into());
-        bytes.put_u8(self.codec as u8);
-        bytes.put_u8(self.flags());
-        self.encode_shape(bytes);
-    }
-
+    /// Parses one as format version 1 has it: all of a frame in one place.
     pub(super) fn decode(reader: &mut Reader, offset: u64) -> Result<Self> {
         let id = FrameId(reader.array("frame id")?);
         let stored_len = reader.length(FRAME_STORED_BYTES_MAX, "stored length of a frame")? as u32;
@@ -274,16 +255,6 @@ impl FrameRecord {
         let flags = reader.u8("flags of a frame")?;
         let (table, present, base) = decode_shape(reader, flags)?;
         Ok(Self { id, offset, stored_len, codec, table, present, base })
-    }
-
-    fn encode_shape(&self, bytes: &mut Vec<u8>) {
-        self.table.encode(bytes);
-        if let Some(present) = &self.present {
-            bytes.put_bytes(&present.0);
-        }
-        if let Some(base) = &self.base {
-            base.encode(bytes);
-        }
     }
 }
 
@@ -363,16 +334,39 @@ pub(crate) mod tests {
         }
     }
 
-    #[test]
-    fn records_round_trip_and_every_prefix_fails_cleanly() {
-        for seed in 0..4 {
-            let record = sample(5, seed);
-            let mut bytes = Vec::new();
-            record.encode(&mut bytes);
-            assert_eq!(FrameRecord::decode(&mut Reader::new(&bytes), 5).unwrap(), record);
-            for len in 0..bytes.len() {
-                assert!(FrameRecord::decode(&mut Reader::new(&bytes[..len]), 5).is_err());
+    /// A list as format version 1 had it, which nobody writes any more.
+    pub(crate) fn encode_records(frames: &[FrameRecord]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.put_varint(frames.len() as u64);
+        for frame in frames {
+            bytes.put_bytes(&frame.id.0);
+            bytes.put_varint(frame.stored_len.into());
+            bytes.put_u8(frame.codec as u8);
+            bytes.put_u8(frame.flags());
+            frame.table.encode(&mut bytes);
+            if let Some(present) = &frame.present {
+                bytes.put_bytes(&present.0);
             }
+            if let Some(base) = &frame.base {
+                encode_base(base, &mut bytes);
+            }
+        }
+        bytes
+    }
+
+    fn encode_base(base: &Base, bytes: &mut Vec<u8>) {
+        let mut frames: Vec<FrameId> = base.0.iter().map(|run| run.frame).collect();
+        frames.dedup();
+        bytes.put_varint(frames.len() as u64);
+        frames.iter().for_each(|frame| bytes.put_bytes(&frame.0));
+        bytes.put_varint(base.0.len() as u64);
+        let mut at = 0;
+        for run in &base.0 {
+            let index = frames.iter().rposition(|id| *id == run.frame).unwrap();
+            for value in [run.at - at, index as u32, run.first, run.count] {
+                bytes.put_varint(value.into());
+            }
+            at = run.at;
         }
     }
 

@@ -9,6 +9,7 @@ pub mod dump;
 pub mod entry;
 pub mod envelope;
 pub mod frame;
+pub mod list;
 pub mod manifest;
 pub mod pack;
 pub mod recipe;

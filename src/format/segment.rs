@@ -6,7 +6,7 @@ use super::Result;
 use super::codec::{Reader, Write};
 use super::envelope::Kind;
 use super::frame::FrameRecord;
-use super::pack::{decode_frames, encode_frames};
+use super::list::{decode_frames, encode_frames};
 use crate::id::ObjectName;
 
 /// A pack and its frames.
@@ -28,6 +28,7 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// Its body, in the newest layout.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.put_varint(self.replaces.len() as u64);
@@ -44,7 +45,8 @@ impl Segment {
         bytes
     }
 
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
+    /// Parses a body in the layout of a format version.
+    pub fn decode(version: u16, bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(bytes);
         let count = reader.count(ObjectName::LEN, "number of replaced segments")?;
         let mut replaces = Vec::with_capacity(count);
@@ -60,7 +62,7 @@ impl Segment {
                 return Err(reader.malformed("kind of a pack"));
             }
             let size = reader.u64("size of a pack")?;
-            packs.push(PackRecord { name, kind, size, frames: decode_frames(&mut reader)? });
+            packs.push(PackRecord { name, kind, size, frames: decode_frames(version, &mut reader)? });
         }
         reader.finish()?;
         Ok(Self { replaces, packs })
@@ -72,6 +74,7 @@ mod tests {
     use super::super::frame::tests::sample;
     use super::super::pack::FRAMES_START;
     use super::*;
+    use crate::limits::LIST_VERSION;
 
     #[test]
     fn segments_round_trip_and_every_prefix_fails_cleanly() {
@@ -79,9 +82,9 @@ mod tests {
         let pack = PackRecord { name: ObjectName([1; 32]), kind: Kind::DataPack, size: 12345, frames };
         let segment = Segment { replaces: vec![ObjectName([2; 32])], packs: vec![pack] };
         let bytes = segment.encode();
-        assert_eq!(Segment::decode(&bytes).unwrap(), segment);
+        assert_eq!(Segment::decode(LIST_VERSION, &bytes).unwrap(), segment);
         for len in 0..bytes.len() {
-            assert!(Segment::decode(&bytes[..len]).is_err());
+            assert!(Segment::decode(LIST_VERSION, &bytes[..len]).is_err());
         }
     }
 }

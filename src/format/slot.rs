@@ -76,7 +76,7 @@ impl Slot {
     /// Parses a slot and refuses stretching beyond the limits.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(bytes);
-        if decode_start(&mut reader)? != Kind::KeySlot {
+        if decode_start(&mut reader)?.1 != Kind::KeySlot {
             return Err(reader.malformed("kind of object"));
         }
         let method = reader.u8("method of a key slot")?;

@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use lru::LruCache;
 
-use super::objects;
+use super::{objects, pack};
 use crate::backend::{Area, Backend, Place};
 use crate::crypto::Keys;
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::format::codec::Reader;
 use crate::format::envelope::{HEADER_BYTES, Header, Kind, footer_associated_data};
 use crate::format::frame::FrameRecord;
-use crate::format::pack::{TRAILER_BYTES, decode_frames, decode_trailer};
+use crate::format::pack::{TRAILER_BYTES, decode_trailer};
 use crate::format::recipe::Run;
 use crate::format::segment::{PackRecord, Segment};
 use crate::id::{ChunkId, FrameId, ObjectName, RepositoryId};
@@ -292,7 +292,8 @@ impl Locator {
             let stored = self.backend.get(&place, SEGMENT_BYTES_MAX)?;
             objects::verify_name(&place, &stored)?;
             let body = objects::open(&self.keys, self.repository, Kind::Segment, &place, &stored)?;
-            Segment::decode(&body).map_err(|error| error.of(&place))
+            let version = objects::header(&stored, Kind::Segment, &place)?.version;
+            Segment::decode(version, &body).map_err(|error| error.of(&place))
         })
     }
 
@@ -461,9 +462,7 @@ impl Locator {
         }
         let plain = self.keys.seal_key(header.kind, &header.salt).open(&footer_associated_data(&header, frames_end), sealed);
         let plain = plain.ok_or_else(|| Error::damaged(place, "the seal of its footer does not fit"))?;
-        let mut reader = Reader::new(&plain);
-        let frames = decode_frames(&mut reader).and_then(|frames| reader.finish().map(|()| frames));
-        let frames = frames.map_err(|error| error.of(place))?;
+        let frames = pack::decode_footer(header.version, &plain).map_err(|error| error.of(place))?;
         if frames.last().map_or(HEADER_BYTES as u64, |frame| frame.end()) != frames_end {
             return Err(Error::damaged(place, "its footer lists other frames than fit into it"));
         }

@@ -25,22 +25,28 @@ thread_local! {
 /// The stored bytes of an object with this body.
 pub fn seal(sealer: &Sealer, body: &[u8]) -> Result<Vec<u8>> {
     let read_back = |_: CompressionError| Error::ReadBack(format!("{:?}", sealer.header().kind));
-    let mut compressed = Vec::new();
-    let codec = compress(body, &mut compressed).map_err(read_back)?;
-    let mut plain = Vec::with_capacity(9 + body.len());
-    plain.put_u8(codec as u8);
-    plain.put_u64(body.len() as u64);
-    plain.put_bytes(if codec == Codec::Zstd { &compressed } else { body });
+    let plain = to_plain(body).map_err(read_back)?;
     let associated_data = object_associated_data(sealer.header());
     let sealed = sealer.seal(&associated_data, &plain);
     let mut stored = sealer.header().encode();
     stored.put_bytes(&sealed);
-    let opened = sealer.open(&associated_data, &stored[HEADER_BYTES..]).and_then(|plain| unpack(&plain).ok());
+    let opened = sealer.open(&associated_data, &stored[HEADER_BYTES..]).and_then(|plain| from_plain(&plain).ok());
     if opened.as_deref() != Some(body) {
         return Err(Error::ReadBack(format!("{:?}", sealer.header().kind)));
     }
     between(Stage::Object, &mut stored);
     Ok(stored)
+}
+
+/// A codec byte, the length and the body, compressed if that is shorter: the plain text of a box.
+pub(super) fn to_plain(body: &[u8]) -> std::result::Result<Vec<u8>, CompressionError> {
+    let mut compressed = Vec::new();
+    let codec = compress(body, &mut compressed)?;
+    let mut plain = Vec::with_capacity(9 + body.len());
+    plain.put_u8(codec as u8);
+    plain.put_u64(body.len() as u64);
+    plain.put_bytes(if codec == Codec::Zstd { &compressed } else { body });
+    Ok(plain)
 }
 
 fn compress(body: &[u8], compressed: &mut Vec<u8>) -> std::result::Result<Codec, CompressionError> {
@@ -69,10 +75,11 @@ pub fn open(keys: &Keys, repository: RepositoryId, kind: Kind, what: impl Displa
     let sealed = &stored[HEADER_BYTES..];
     let plain = keys.seal_key(kind, &header.salt).open(&object_associated_data(&header), sealed);
     let plain = plain.ok_or_else(|| Error::damaged(&what, "its seal does not fit its bytes"))?;
-    unpack(&plain).map_err(|error| error.of(what))
+    from_plain(&plain).map_err(|error| error.of(what))
 }
 
-fn unpack(plain: &[u8]) -> crate::format::Result<Vec<u8>> {
+/// The body of such a plain text.
+pub(super) fn from_plain(plain: &[u8]) -> crate::format::Result<Vec<u8>> {
     let mut reader = Reader::new(plain);
     let codec = Codec::from_byte(reader.u8("codec")?)?;
     let len = reader.u64("length of the body")?;

@@ -3,12 +3,15 @@
 //! Sealed frames may wait here for seconds before a pack is full. Each was verified, and is hashed, as it comes in; at the end the
 //! bytes must still have the hash of all of them, which is the pack's name, and so must the records.
 
+use super::objects;
 use super::stages::{Stage, between};
 use crate::crypto::Sealer;
 use crate::error::{Error, Result};
+use crate::format::codec::Reader;
 use crate::format::envelope::footer_associated_data;
 use crate::format::frame::FrameRecord;
-use crate::format::pack::{FRAMES_START, TRAILER_BYTES, encode_frames, encode_trailer};
+use crate::format::list::{decode_frames, encode_frames};
+use crate::format::pack::{FRAMES_START, TRAILER_BYTES, encode_trailer};
 use crate::id::ObjectName;
 use crate::limits::*;
 
@@ -61,16 +64,19 @@ impl OpenPack {
     /// Appends the footer and the trailer, and names the pack.
     pub fn end(mut self, sealer: &Sealer) -> Result<SealedPack> {
         between(Stage::Packed, &mut self.bytes);
-        let plain = encode_frames(&self.frames);
+        let list = encode_frames(&self.frames);
         let mut record_hasher = blake3::Hasher::new();
         self.frames.iter().for_each(|record| hash_record(&mut record_hasher, record));
         if record_hasher.finalize() != self.record_hasher.finalize() {
             return Err(Error::ReadBack("the list of frames of a pack".into()));
         }
+        let read_back = || Error::ReadBack("the footer of a pack".into());
+        let plain = objects::to_plain(&list).map_err(|_| read_back())?;
         let associated_data = footer_associated_data(sealer.header(), self.bytes.len() as u64);
         let sealed = sealer.seal(&associated_data, &plain);
-        if sealer.open(&associated_data, &sealed).as_ref() != Some(&plain) {
-            return Err(Error::ReadBack("the footer of a pack".into()));
+        let opened = sealer.open(&associated_data, &sealed).and_then(|plain| objects::from_plain(&plain).ok());
+        if opened.as_ref() != Some(&list) {
+            return Err(read_back());
         }
         self.bytes.reserve(sealed.len() + TRAILER_BYTES);
         self.append(&sealed);
@@ -81,6 +87,15 @@ impl OpenPack {
             false => Err(Error::ReadBack(format!("pack {name}"))),
         }
     }
+}
+
+/// The list in the plain text of a footer, of a pack of this format version.
+pub(super) fn decode_footer(version: u16, plain: &[u8]) -> crate::format::Result<Vec<FrameRecord>> {
+    let packed = if version == 1 { None } else { Some(objects::from_plain(plain)?) };
+    let mut reader = Reader::new(packed.as_deref().unwrap_or(plain));
+    let frames = decode_frames(version, &mut reader)?;
+    reader.finish()?;
+    Ok(frames)
 }
 
 fn hash_record(hasher: &mut blake3::Hasher, record: &FrameRecord) {

@@ -456,16 +456,20 @@ fn a_slot_that_asks_for_too_much_is_refused() {
     }
 }
 
+/// As if the next version of the format had written an object.
+pub fn make_newer(stored: &mut [u8]) {
+    stored[4] += 1;
+}
+
 /// What a newer version wrote is not damage.
 #[test]
 fn newer_formats_are_unsupported_and_not_damaged() {
     let victim = Victim::new();
     for place in &victim.places {
-        let newer = |bytes: &mut Vec<u8>| bytes[4..6].copy_from_slice(&2u16.to_le_bytes());
         let is_unsupported = |error: &Error| matches!(error, Error::Unsupported { .. });
         match place.area {
             Area::Top | Area::Keys => {
-                let (bench, _) = victim.damaged(&|memory| memory.edit(place, newer));
+                let (bench, _) = victim.damaged(&|memory| memory.edit(place, |bytes| make_newer(bytes)));
                 let error = open_with(&bench, secret()).err().unwrap();
                 assert!(is_unsupported(&error), "{place}: {error}");
             }
@@ -473,7 +477,7 @@ fn newer_formats_are_unsupported_and_not_damaged() {
                 // Its name is the hash of its bytes, as a newer program would have named it.
                 let (bench, _) = victim.damaged(&|memory| {
                     let mut bytes = memory.remove(place).unwrap();
-                    newer(&mut bytes);
+                    make_newer(&mut bytes);
                     memory.insert(Place { area, name: snap_backup::id::ObjectName::of(&bytes).hex() }, bytes);
                 });
                 let repository = open_with(&bench, secret()).unwrap();

@@ -277,7 +277,7 @@ fn a_prune_stops_at_what_it_cannot_read() {
         scene.memory.restore(state.clone());
         let place = scene.memory.places().into_iter().find(|place| place.area == area).unwrap();
         let mut bytes = scene.memory.remove(&place).unwrap();
-        bytes[4] = 2;
+        crate::damage::make_newer(&mut bytes);
         scene.memory.insert(Place { area, name: ObjectName::of(&bytes).hex() }, bytes);
         let error = run(&scene.bench, &exclusive()).unwrap_err();
         assert!(matches!(error, Error::Unsupported { .. }), "{error}");

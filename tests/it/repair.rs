@@ -19,7 +19,7 @@ use snap_backup::ops::repair::{
 use snap_backup::progress::Silent;
 use snap_backup::repo::{Repository, Selection};
 
-use crate::damage::{Victim, all};
+use crate::damage::{Victim, all, make_newer};
 use crate::support::*;
 
 /// Path and content of every file that some snapshot brings back.
@@ -551,7 +551,7 @@ fn a_repair_leaves_alone_what_is_newer() {
     all(&stored_objects(&victim), |place| {
         let (bench, memory) = victim.bench();
         let mut bytes = memory.remove(place).unwrap();
-        bytes[4..6].copy_from_slice(&2u16.to_le_bytes());
+        make_newer(&mut bytes);
         let newer = Place { area: place.area, name: ObjectName::of(&bytes).hex() };
         memory.insert(newer.clone(), bytes);
         let mode = Mode::Act;

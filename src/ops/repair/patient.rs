@@ -138,7 +138,7 @@ fn find_header(repository: &Repository, patient: &Patient, stored: &[u8]) -> Res
         Some(pack) => vec![pack.kind],
         None => vec![Kind::DataPack, Kind::CatalogPack],
     };
-    let header = |kind: Kind, salt| Header { kind, repository: repository.id(), salt };
+    let header = |version, kind, salt| Header { version, kind, repository: repository.id(), salt };
     let mut salts = other_salts(repository, patient.name)?;
     if let Some(salt) = head.last_chunk::<32>() {
         salts.push(*salt);
@@ -148,7 +148,9 @@ fn find_header(repository: &Repository, patient: &Patient, stored: &[u8]) -> Res
             salts.push(changed);
         }
     }
-    let tries: Vec<Header> = salts.iter().flat_map(|salt| kinds.iter().map(|kind| header(*kind, *salt))).collect();
+    // A frame's box does not depend on the version, a footer's does.
+    let shapes: Vec<(u16, Kind)> = kinds.iter().flat_map(|kind| (1..=kind.version()).rev().map(|version| (version, *kind))).collect();
+    let tries: Vec<Header> = salts.iter().flat_map(|salt| shapes.iter().map(|(version, kind)| header(*version, *kind, *salt))).collect();
     let found = tries.into_par_iter().find_map_first(fits);
     // What is further inside may open nevertheless.
     Ok(found.or(own.map(|own| (own, None))))
