@@ -28,13 +28,23 @@ pub fn anew(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match retry_on_intr(|| renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)) {
         // A file system that cannot, as over NFS.
-        Err(Errno::INVAL | Errno::NOSYS) => {
-            again(|| fs::hard_link(from, to))?;
-            let _ = fs::remove_file(from);
-            Ok(())
-        }
+        Err(Errno::INVAL | Errno::NOSYS) => match again(|| fs::hard_link(from, to)) {
+            Ok(()) => {
+                let _ = fs::remove_file(from);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(error),
+            Err(_) => claim(from, to),
+        },
         result => Ok(result?),
     }
+}
+
+/// The same where there are no hard links either: the name is taken first, and what is renamed replaces that. Only here may whoever is
+/// killed in between leave an empty file.
+fn claim(from: &Path, to: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).open(to)?;
+    again(|| fs::rename(from, to))
 }
 
 fn settle_folder(path: &Path) -> io::Result<()> {
@@ -105,7 +115,11 @@ mod tests {
         assert!(durably(&taken, 0o600, b"x").is_err());
         assert!(replace(&path, 0o600, b"y", |_| Err(ErrorKind::StorageFull.into()), rename_new).is_err());
         assert_eq!(anew(&path, 0o600, b"z").unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(replace(&path, 0o600, b"z", File::sync_all, claim).unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"short");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        let claimed = folder.path().join("claimed");
+        replace(&claimed, 0o600, b"whole", File::sync_all, claim).unwrap();
+        assert_eq!(fs::read(&claimed).unwrap(), b"whole");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
     }
 }
