@@ -284,6 +284,18 @@ mod tests {
     }
 
     #[test]
+    fn frames_may_be_as_large_as_the_limits_and_no_larger() {
+        let with = |lens: &[usize]| {
+            let mut table = ChunkTable::default();
+            lens.iter().for_each(|&len| table.push(ChunkId([7; 16]), len));
+            let record = FrameRecord { table, present: None, base: None, ..sample(FRAMES_START, 0) };
+            decode_frames(LIST_VERSION, &mut Reader::new(&encode_frames(&[record]))).map(|frames| frames[0].table.plain_len())
+        };
+        assert_eq!(with(&[CHUNK_BYTES_MAX; 9]).unwrap(), FRAME_BYTES_MAX);
+        assert!(with(&[&[CHUNK_BYTES_MAX; 9][..], &[1]].concat()).is_err());
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         let frames = [sample(FRAMES_START, 2)];
         let good = encode_frames(&frames);
@@ -304,6 +316,7 @@ mod tests {
         assert_eq!(with(runs, 3).unwrap(), frames, "three runs, as there are");
         assert!(with(runs + 1, 1).is_err(), "a run of a frame that is not named");
         assert!(with(runs + 2, 9).is_err(), "a run beyond the last chunk");
+        assert!(with(runs + 4, 9).is_err() && with(runs + 4, 8).is_ok(), "the last run beyond the last chunk");
         assert!(with(runs + 5, 1).is_err(), "before the first frame");
         assert!(with(runs + 8, 1).is_err(), "before the first chunk");
         assert!(with(runs + 11, 0).is_err(), "an empty run");
