@@ -117,8 +117,8 @@ impl Compressor {
     ///
     /// Against level 3 with tables as large and nothing long, the bytes of deltas are: the first three nights of pg_dump 0.72, 0.96 and
     /// 0.87, and the tenth 0.83; mysqldump 0.93 and 0.99 (first and tenth), a Firestore export 1.00; the time is the same. Level 9 takes up
-    /// to 5 % off that, in four times the time; the optimal parsers beyond it are worse for what lies so far away: level 19 makes three
-    /// times as much of it with long matches, and more without, in a hundred times the time.
+    /// to 5 % off that, in four times the time; the optimal parsers beyond it are worse for what lies so far away: level 19 makes a third
+    /// more of it with long matches, and ten times as much without, in more than a hundred times the time.
     pub fn compress_delta(&self, prefix: &[u8], plain: &[u8], out: &mut Vec<u8>) -> Result<()> {
         out.clear();
         out.reserve(zstd_safe::compress_bound(plain.len()));

@@ -44,7 +44,9 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 /// killed in between leave an empty file.
 fn claim(from: &Path, to: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).open(to)?;
-    again(|| fs::rename(from, to))
+    again(|| fs::rename(from, to)).inspect_err(|_| {
+        let _ = fs::remove_file(to);
+    })
 }
 
 fn settle_folder(path: &Path) -> io::Result<()> {
@@ -120,6 +122,7 @@ mod tests {
         let claimed = folder.path().join("claimed");
         replace(&claimed, 0o600, b"whole", File::sync_all, claim).unwrap();
         assert_eq!(fs::read(&claimed).unwrap(), b"whole");
+        assert!(claim(&folder.path().join("nowhere"), &folder.path().join("given back")).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
     }
 }

@@ -4,6 +4,8 @@
 //! as a whole), and hashes, which nothing makes smaller, come last. Format version 1 had one record after the other; it is read as long
 //! as there are packs and segments of it.
 
+use std::collections::{HashMap, HashSet};
+
 use super::codec::{Reader, Write};
 use super::frame::{Base, BaseRun, ChunkTable, Codec, FLAG_DELTA, FLAG_THINNED, FrameRecord, Present, is_known_flags};
 use super::pack::FRAMES_START;
@@ -48,7 +50,7 @@ pub fn encode_frames(frames: &[FrameRecord]) -> Vec<u8> {
 
 /// Writes the runs of all bases, and returns the frames they are of, in order of first use.
 fn encode_bases(frames: &[FrameRecord], bytes: &mut Vec<u8>) -> Vec<FrameId> {
-    let mut known = std::collections::HashMap::new();
+    let mut known = HashMap::new();
     let mut order = Vec::new();
     let [mut at_steps, mut frame_steps, mut firsts, mut counts] = [(); 4].map(|()| Vec::new());
     let mut last = Place::default();
@@ -132,6 +134,9 @@ fn decode_columns(reader: &mut Reader) -> Result<Vec<FrameRecord>> {
     let (bases, base_frames) = decode_bases(reader, &runs)?;
     let ids: Vec<FrameId> = column(frames, || Ok(FrameId(reader.array("frame id")?)))?;
     let base_ids: Vec<FrameId> = column(base_frames, || Ok(FrameId(reader.array("frame of a base")?)))?;
+    if base_ids.iter().collect::<HashSet<_>>().len() < base_frames {
+        return Err(reader.malformed("frame of a base"));
+    }
     let chunk_ids = reader.bytes(chunks.saturating_mul(ChunkId::LEN), "chunk ids")?.as_chunks::<{ ChunkId::LEN }>().0;
 
     let mut list = Vec::with_capacity(frames);
@@ -199,6 +204,8 @@ fn decode_bases(reader: &mut Reader, bases: &[Option<(usize, usize)>]) -> Result
     let counts: Vec<usize> = column(runs, || reader.length(FRAME_CHUNKS_MAX, "count of a run of a base"))?;
 
     let mut last = Place::default();
+    // Frames that runs have named so far: in order, so that a list has one encoding.
+    let mut named = 0;
     let mut next = 0;
     let mut decode_base = |(chunks, runs): (usize, usize)| {
         let mut at = 0;
@@ -206,7 +213,8 @@ fn decode_bases(reader: &mut Reader, bases: &[Option<(usize, usize)>]) -> Result
         for i in next..next + runs {
             at += at_steps[i];
             let frame = (last.frame as i64).checked_add(frame_steps[i]).and_then(|frame| usize::try_from(frame).ok());
-            let frame = frame.filter(|&frame| frame < frames).ok_or_else(|| reader.malformed("frame of a run of a base"))?;
+            let frame = frame.filter(|&frame| frame <= named).ok_or_else(|| reader.malformed("frame of a run of a base"))?;
+            named = named.max(frame + 1);
             let first = last.expected(frame).checked_add(firsts[i]).and_then(|first| usize::try_from(first).ok());
             let end = first.and_then(|first| first.checked_add(counts[i])).filter(|&end| end <= FRAME_CHUNKS_MAX);
             let (Some(first), Some(end), true, true) = (first, end, counts[i] > 0, at < chunks) else {
@@ -219,7 +227,7 @@ fn decode_bases(reader: &mut Reader, bases: &[Option<(usize, usize)>]) -> Result
         Ok(decoded)
     };
     let decoded = bases.iter().map(|base| base.map(&mut decode_base).transpose()).collect::<Result<_>>()?;
-    Ok((decoded, frames))
+    if named == frames { Ok((decoded, frames)) } else { Err(reader.malformed("frames of bases")) }
 }
 
 #[cfg(test)]
@@ -320,5 +328,24 @@ mod tests {
         assert!(with(runs + 5, 1).is_err(), "before the first frame");
         assert!(with(runs + 8, 1).is_err(), "before the first chunk");
         assert!(with(runs + 11, 0).is_err(), "an empty run");
+    }
+
+    #[test]
+    fn a_list_has_one_encoding() {
+        let good = encode_frames(&[sample(FRAMES_START, 2)]);
+        let (runs, chunk_ids) = (6 + 27, good.len() - 9 * 16);
+        let refused = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = good.clone();
+            change(&mut bytes);
+            decode_frames(LIST_VERSION, &mut Reader::new(&bytes)).is_err()
+        };
+        assert!(!refused(&|_| {}));
+        assert!(refused(&|bytes| bytes[runs + 5..runs + 8].copy_from_slice(&[2, 1, 0])), "the second frame before the first");
+        assert!(refused(&|bytes| bytes.copy_within(chunk_ids - 64..chunk_ids - 32, chunk_ids - 32)), "a frame twice");
+        let in_vain = |bytes: &mut Vec<u8>| {
+            bytes[runs + 1] = 3;
+            bytes.splice(chunk_ids..chunk_ids, [9; 32]);
+        };
+        assert!(refused(&in_vain), "a frame that no run names");
     }
 }

@@ -291,8 +291,7 @@ impl Locator {
         objects::confirmed(&*self.backend, &place, || {
             let stored = self.backend.get(&place, SEGMENT_BYTES_MAX)?;
             objects::verify_name(&place, &stored)?;
-            let body = objects::open(&self.keys, self.repository, Kind::Segment, &place, &stored)?;
-            let version = objects::header(&stored, Kind::Segment, &place)?.version;
+            let (version, body) = objects::open_versioned(&self.keys, self.repository, Kind::Segment, &place, &stored)?;
             Segment::decode(version, &body).map_err(|error| error.of(&place))
         })
     }

@@ -68,6 +68,11 @@ pub fn header(stored: &[u8], kind: Kind, what: impl Display) -> Result<Header> {
 
 /// The body of an object.
 pub fn open(keys: &Keys, repository: RepositoryId, kind: Kind, what: impl Display, stored: &[u8]) -> Result<Vec<u8>> {
+    open_versioned(keys, repository, kind, what, stored).map(|(_, body)| body)
+}
+
+/// The format version and the body of an object.
+pub fn open_versioned(keys: &Keys, repository: RepositoryId, kind: Kind, what: impl Display, stored: &[u8]) -> Result<(u16, Vec<u8>)> {
     let header = header(stored, kind, &what)?;
     if header.repository != repository {
         return Err(Error::damaged(what, "it belongs to another repository"));
@@ -75,7 +80,7 @@ pub fn open(keys: &Keys, repository: RepositoryId, kind: Kind, what: impl Displa
     let sealed = &stored[HEADER_BYTES..];
     let plain = keys.seal_key(kind, &header.salt).open(&object_associated_data(&header), sealed);
     let plain = plain.ok_or_else(|| Error::damaged(&what, "its seal does not fit its bytes"))?;
-    from_plain(&plain).map_err(|error| error.of(what))
+    Ok((header.version, from_plain(&plain).map_err(|error| error.of(what))?))
 }
 
 /// The body of such a plain text.

@@ -21,7 +21,7 @@ pub struct OpenPack {
     frames: Vec<FrameRecord>,
     chunks: usize,
     hasher: blake3::Hasher,
-    /// Of the records, as the footer has them.
+    /// Of the records, each as a list of its own.
     record_hasher: blake3::Hasher,
 }
 
