@@ -93,6 +93,14 @@ pub const ENTRIES_WAITING_MAX: usize = 4096;
 
 /// Bytes of input worked on at a time.
 pub const SLAB_BYTES: usize = 4 << 20;
+/// Bytes of a large content whose hash is remembered by itself: 1,024 times a power of two.
+pub const LEAF_BYTES: usize = 256 << 10;
+/// Leaves of one content that are remembered at most: those of 64 GiB.
+pub const LEAVES_MAX: usize = 1 << 18;
+/// Shorter contents are hashed as fast as their leaves are found.
+pub const LEAVES_CONTENT_BYTES_MIN: u64 = 64 << 20;
+/// Contents whose leaves a host remembers.
+pub const LEAVES_CONTENTS_MAX: usize = 256;
 /// Files laid end to end in one slab.
 pub const SLAB_EVENTS_MAX: usize = 8192;
 /// Decoded frames the reader keeps, in plain bytes.

@@ -5,12 +5,14 @@
 
 mod content;
 mod keys;
+mod leaves;
 mod seal;
 mod unlock;
 mod words;
 
 pub use content::ContentHasher;
 pub use keys::{Keys, MasterKey};
+pub use leaves::{LeafHasher, Leaves};
 pub use seal::{Entropy, SEAL_BYTES, SealKey, Sealer};
 pub use unlock::{Secret, create_slot, open_slot};
 pub use words::{Recovery, WORDS, WordsError, is_word};

@@ -27,6 +27,7 @@ use crate::format::segment::{PackRecord, Segment};
 use crate::id::{ChunkId, FrameId, ObjectName, RepositoryId};
 use crate::limits::*;
 use home::Home;
+pub use home::make_folder;
 use maps::Maps;
 use tables::{Opened, Tables};
 

@@ -30,6 +30,8 @@ pub struct OldChunk {
     pub record: Arc<FrameRecord>,
     pub pack: ObjectName,
     pub ordinal: u32,
+    /// Where it begins in the older version, if that is known.
+    pub at: Option<u64>,
 }
 
 impl OldChunk {
@@ -67,6 +69,8 @@ pub struct Cursor {
     start: u64,
     /// Position of the chunk expected next. What lies before it in the window was passed, perhaps too soon.
     at: u64,
+    /// Where the chunk after the window's last begins in the older version.
+    end: Option<u64>,
     by_id: ChunkMap<u64>,
     /// How many chunks of each frame are in the window, and how many bytes the window has.
     uses: HashMap<FrameId, usize>,
@@ -99,6 +103,7 @@ impl Cursor {
 
     fn new(stock: Arc<Stock>, track: Track) -> Self {
         Self {
+            end: matches!(track, Track::Recipe(_)).then_some(0),
             stock,
             track,
             window: VecDeque::new(),
@@ -125,8 +130,8 @@ impl Cursor {
         self.next().is_none()
     }
 
-    /// Lengths and ids of the chunks expected next, as far as they are sure to be cuts of FastCDC: not the one that ended an older file.
-    pub fn expected(&mut self) -> impl Iterator<Item = (usize, ChunkId)> + '_ {
+    /// The chunks expected next, as far as they are sure to be cuts of FastCDC: not the one that ended an older file.
+    pub fn expected(&mut self) -> impl Iterator<Item = &OldChunk> {
         self.fill();
         let ahead = self.window.len() - self.passed();
         let sure = match self.track {
@@ -134,7 +139,7 @@ impl Cursor {
             Track::Recipe(_) => ahead,
             Track::Frame => 0,
         };
-        self.window.iter().skip(self.passed()).take(sure).map(|chunk| (chunk.len(), chunk.id()))
+        self.window.iter().skip(self.passed()).take(sure)
     }
 
     /// The chunk expected next.
@@ -232,16 +237,25 @@ impl Cursor {
     fn push(&mut self, run: &Run) {
         let known = self.last.take().filter(|(record, _)| record.id == run.frame);
         let found = known.or_else(|| self.stock.frame(&run.frame).map(|(pack, record)| (record, pack)));
-        if let Some((record, pack)) = found {
-            self.push_run(&record, pack, run);
-            self.last = Some((record, pack));
+        match found {
+            Some((record, pack)) => {
+                self.push_run(&record, pack, run);
+                self.last = Some((record, pack));
+            }
+            None => self.end = None,
         }
     }
 
     fn push_run(&mut self, record: &Arc<FrameRecord>, pack: ObjectName, run: &Run) {
-        for ordinal in (run.first..run.first + run.count).filter(|&ordinal| record.has(ordinal as usize)) {
+        for ordinal in run.first..run.first + run.count {
+            let at = self.end;
+            let len = record.table.lens().get(ordinal as usize);
+            self.end = at.zip(len).map(|(at, len)| at + u64::from(*len));
+            if !record.has(ordinal as usize) {
+                continue;
+            }
             let position = self.start + self.window.len() as u64;
-            let chunk = OldChunk { record: record.clone(), pack, ordinal };
+            let chunk = OldChunk { record: record.clone(), pack, ordinal, at };
             self.by_id.entry(chunk.id()).or_insert(position);
             self.bytes += chunk.len() as u64;
             *self.uses.entry(record.id).or_default() += 1;

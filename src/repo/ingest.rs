@@ -1,7 +1,8 @@
 //! Slabs of input become entries with recipes: cut, hash in parallel, then known or new, in order.
 //!
 //! Where a stream was steady so far, the next slab is first hashed at the lengths expected by its cursor; if a hash differs, the
-//! rest of the slab is cut. Both ways give the same chunks: the same start and the same bytes end at the same cut.
+//! rest of the slab is cut. Both ways give the same chunks: the same start and the same bytes end at the same cut. What stands where it
+//! stood in the older version is not hashed once more for the hash of the whole.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,6 +14,7 @@ use super::cursor::Cursor;
 use super::stages::{Stage, between};
 use super::stream::Stream;
 use super::writer::Writer;
+use crate::crypto::LeafHasher;
 use crate::error::{Error, Result};
 use crate::format::content::Hole;
 use crate::format::entry::{Entry, Flaw};
@@ -33,7 +35,18 @@ struct OpenFile {
     entry: Entry,
     stream: Stream,
     hash: FileHash,
+    /// Bytes of it that were read so far.
     bytes: u64,
+    /// The older version's hash.
+    older: Option<ContentHash>,
+}
+
+/// The older version of a content.
+#[derive(Clone)]
+pub struct OlderContent {
+    pub recipe: Recipe,
+    pub hash: ContentHash,
+    pub size: u64,
 }
 
 /// What is left of the slab before: the start of a chunk. It may wait long for the rest of it, so its hash waits beside it.
@@ -66,7 +79,7 @@ impl Carry {
 /// What a file's bytes hash to: of a whole one, or so far.
 enum FileHash {
     Whole(ContentHash),
-    SoFar(Box<blake3::Hasher>),
+    SoFar(Box<LeafHasher>),
 }
 
 /// Consecutive bytes of one file in a slab.
@@ -104,7 +117,7 @@ pub struct Ingest<F> {
     trail: Option<Cursor>,
 }
 
-impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
+impl<F: FnMut(&[u8]) -> Option<OlderContent>> Ingest<F> {
     pub fn new(older: F) -> Self {
         Self { lane: 0, open: None, carry: Carry::default(), parked: HashMap::new(), older, trail: None }
     }
@@ -175,35 +188,27 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
     fn cut_and_hash(&mut self, writer: &mut Writer, steps: &mut [Step], bytes: &[u8]) -> Result<()> {
         let mut parts: Vec<&mut Part> =
             steps.iter_mut().filter_map(|step| if let Step::Part(part) = step { Some(&mut **part) } else { None }).collect();
+        let Self { open, carry, .. } = self;
         // Only the first part can be in the middle of a file, and only it can be long.
-        if let (Some(open), Some(first)) = (&mut self.open, parts.first_mut()) {
-            let new = &bytes[first.range.start.max(Slab::HEADROOM)..first.range.end];
-            let (hash, stream) = (&mut open.hash, &mut open.stream);
-            let hash_chunks = || expect_pieces(writer, stream, first, bytes);
-            rayon::join(
-                || {
-                    if let FileHash::SoFar(hasher) = hash {
-                        hasher.update_rayon(new);
-                    }
-                },
-                hash_chunks,
-            );
-            open.bytes += new.len() as u64;
-        }
-        for part in &mut parts {
-            // Only the last part has something left.
-            self.carry.keep(cut(writer, part, bytes));
-        }
-        let keys = writer.keys();
-        let pieces: Vec<&mut Piece> = parts.iter_mut().flat_map(|part| part.unhashed()).collect();
-        pieces.into_par_iter().with_min_len(4).for_each(|piece| piece.id = keys.chunk_id(Kind::DataPack, &bytes[piece.range.clone()]));
+        let whole = open.as_mut().zip(parts.first_mut()).map(|(open, first)| open.expect_pieces(writer, first, bytes));
+        let hash_whole = || whole.into_iter().for_each(|due| due.hasher.update(&bytes[due.range], due.same));
+        let hash_chunks = || {
+            for part in &mut parts {
+                // Only the last part has something left.
+                carry.keep(cut(writer, part, bytes));
+            }
+            let keys = writer.keys();
+            let pieces: Vec<&mut Piece> = parts.iter_mut().flat_map(|part| part.unhashed()).collect();
+            pieces.into_par_iter().with_min_len(4).for_each(|piece| piece.id = keys.chunk_id(Kind::DataPack, &bytes[piece.range.clone()]));
+        };
+        rayon::join(hash_whole, hash_chunks);
         parts.par_iter_mut().with_min_len(4).filter(|part| part.begins.is_some()).for_each(|part| {
             let bytes = &bytes[part.range.clone()];
             part.hash = Some(match part.ends {
                 Some(_) => FileHash::Whole(ContentHash(*blake3::hash(bytes).as_bytes())),
                 None => {
-                    let mut hasher = Box::<blake3::Hasher>::default();
-                    hasher.update_rayon(bytes);
+                    let mut hasher = Box::new(LeafHasher::new());
+                    hasher.update(bytes, 0);
                     FileHash::SoFar(hasher)
                 }
             });
@@ -216,9 +221,12 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
         if let Some(entry) = part.begins {
             let older = (self.older)(&entry.path);
             writer.gather(Kind::DataPack).begin_file();
-            let stream = Stream::new(writer, Kind::DataPack, older.as_ref(), self.trail.take());
-            let hash = part.hash.expect("hashed with its chunks");
-            self.open = Some(OpenFile { entry, stream, hash, bytes: part.range.len() as u64 });
+            let stream = Stream::new(writer, Kind::DataPack, older.as_ref().map(|older| &older.recipe), self.trail.take());
+            let mut hash = part.hash.expect("hashed with its chunks");
+            if let (FileHash::SoFar(hasher), Some(leaves), Some(older)) = (&mut hash, writer.leaves(), &older) {
+                hasher.compare_with(leaves.recall(older.hash, older.size));
+            }
+            self.open = Some(OpenFile { entry, stream, hash, bytes: part.range.len() as u64, older: older.map(|older| older.hash) });
         }
         let open = self.open.as_mut().expect("a part belongs to a file");
         open.stream.steady = true;
@@ -229,7 +237,13 @@ impl<F: FnMut(&[u8]) -> Option<Recipe>> Ingest<F> {
         let open = self.open.take().expect("just used");
         let hash = match open.hash {
             FileHash::Whole(hash) => hash,
-            FileHash::SoFar(hasher) => ContentHash(*hasher.finalize().as_bytes()),
+            FileHash::SoFar(hasher) => {
+                let (hash, leaves) = hasher.finish();
+                if let (Some(cache), Some(leaves)) = (writer.leaves(), leaves) {
+                    cache.remember(hash, open.bytes, &leaves, open.older);
+                }
+                hash
+            }
         };
         let (recipe, trail) = open.stream.finish(writer).map_err(|error| writer.first_failure(error))?;
         self.trail = trail;
@@ -254,25 +268,47 @@ impl Part {
 
 const UNHASHED: ChunkId = ChunkId([0; ChunkId::LEN]);
 
-/// Hashes a steady stream at the lengths its cursor expects, and keeps what comes out as expected.
-fn expect_pieces(writer: &Writer, stream: &mut Stream, part: &mut Part, bytes: &[u8]) {
-    if !stream.steady {
-        return;
-    }
-    let mut at = part.range.start;
-    let mut pieces = Vec::new();
-    for (len, id) in stream.expected() {
-        // A chunk longer than what is left is looked at with the next slab.
-        if at + len > part.range.end {
-            break;
+/// Bytes of a slab that are due for the hash of the whole.
+struct Due<'o> {
+    hasher: &'o mut LeafHasher,
+    range: Range<usize>,
+    /// So many of them stand where they stood in the older version.
+    same: usize,
+}
+
+impl OpenFile {
+    /// Hashes a steady stream at the lengths its cursor expects, and keeps what comes out as expected.
+    fn expect_pieces(&mut self, writer: &Writer, part: &mut Part, bytes: &[u8]) -> Due<'_> {
+        let FileHash::SoFar(hasher) = &mut self.hash else { unreachable!("a file that goes on is hashed so far") };
+        let place = self.bytes - (Slab::HEADROOM - part.range.start) as u64;
+        self.bytes += (part.range.end - Slab::HEADROOM) as u64;
+        let mut at = part.range.start;
+        let mut pieces = Vec::new();
+        let mut waits = false;
+        let expected = self.stream.steady.then(|| self.stream.expected());
+        for chunk in expected.into_iter().flatten() {
+            let range = at..at + chunk.len();
+            // A chunk longer than what is left is looked at with the next slab.
+            waits = range.end > part.range.end;
+            if waits {
+                break;
+            }
+            at = range.end;
+            pieces.push((chunk.at == Some(place + (range.start - part.range.start) as u64), Piece { range, id: chunk.id() }));
         }
-        pieces.push((at..at + len, id));
-        at += len;
+        let keys = writer.keys();
+        let is_wrong = |(_, piece): &(bool, Piece)| keys.chunk_id(Kind::DataPack, &bytes[piece.range.clone()]) != piece.id;
+        if let Some(wrong) = pieces.par_iter().with_min_len(8).position_first(is_wrong) {
+            pieces.truncate(wrong);
+            waits = false;
+        }
+        let same = pieces.iter().take_while(|(same, _)| *same).last().map_or(part.range.start, |(_, piece)| piece.range.end);
+        part.pieces = pieces.into_iter().map(|(_, piece)| piece).collect();
+        // What waits for the rest of its chunk may turn out to be known.
+        let end = if waits && part.ends.is_none() { part.uncut() } else { part.range.end };
+        let start = part.range.start + (hasher.len() - place) as usize;
+        Due { hasher, range: start..end.max(start), same: same.saturating_sub(start) }
     }
-    let keys = writer.keys();
-    let wrong = pieces.par_iter().with_min_len(8).position_first(|(range, id)| keys.chunk_id(Kind::DataPack, &bytes[range.clone()]) != *id);
-    pieces.truncate(wrong.unwrap_or(pieces.len()));
-    part.pieces = pieces.into_iter().map(|(range, id)| Piece { range, id }).collect();
 }
 
 /// Cuts the rest of a part and returns what must wait for more bytes.

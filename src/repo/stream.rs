@@ -111,8 +111,8 @@ impl Stream {
         Self { kind, credit: 0, steady: cursor.is_some(), cursor, gap: None, runs: VecDeque::new(), spilled: None, older_recipe: deeper }
     }
 
-    /// Lengths and ids of the chunks expected next.
-    pub fn expected(&mut self) -> impl Iterator<Item = (usize, ChunkId)> + '_ {
+    /// The chunks expected next.
+    pub fn expected(&mut self) -> impl Iterator<Item = &OldChunk> {
         self.cursor.iter_mut().flat_map(Cursor::expected)
     }
 

@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, bounded, unbounded};
 use super::Repository;
 use super::entries::CatalogReader;
 use super::gather::{FrameJob, Gather, Jobs};
+use super::leaves::LeafCache;
 use super::locate::Presence;
 use super::packer::{ClosedPack, Packer, UploadTotals, Uploader};
 use super::records::{Records, Rigour};
@@ -75,6 +76,7 @@ pub struct Writer {
     stock: Arc<Stock>,
     cutter: Arc<Cutter>,
     keys: Arc<Keys>,
+    leaves: Option<LeafCache>,
     options: WriterOptions,
     data: Gather,
     catalog: Gather,
@@ -127,6 +129,7 @@ impl Writer {
             catalog: Gather::new(Kind::CatalogPack, repository.keys().clone(), jobs.clone()),
             cutter: repository.cutter().clone(),
             keys: repository.keys().clone(),
+            leaves: LeafCache::of(repository).filter(|_| !options.dry_run),
             jobs: Some(jobs),
             uploader,
             uploads,
@@ -225,6 +228,11 @@ impl Writer {
             Some(error) => Err(error),
             None => packed.and(stored).and(listed),
         }
+    }
+
+    /// What this host remembers of contents' hashes.
+    pub fn leaves(&self) -> Option<&LeafCache> {
+        self.leaves.as_ref()
     }
 
     pub fn options(&self) -> &WriterOptions {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use snap_backup::backend::{Area, Counting, Memory, Place};
 use snap_backup::format::report::{Did, Report, Run};
-use snap_backup::limits::{INDEX_LANES, READ_AGAIN};
+use snap_backup::limits::{INDEX_LANES, LEAVES_CONTENT_BYTES_MIN, LEAVES_CONTENTS_MAX, READ_AGAIN};
 use snap_backup::ops::backup::BackupOptions;
 use snap_backup::repo::Stored;
 
@@ -110,6 +110,85 @@ fn an_index_that_is_damaged_is_made_anew() {
         let bytes = [fs::read(file).unwrap(), vec![0xff; 5000]].concat();
         fs::write(file, bytes).unwrap();
     });
+}
+
+/// What is remembered of the hash of a large content: whatever comes of it, the hash is that of the bytes, or they would not come back.
+#[test]
+fn the_hash_of_a_large_stream_is_that_of_its_bytes_whatever_is_remembered_of_it() {
+    let (mut bench, _) = Bench::in_memory(5);
+    let folder = tempfile::tempdir().unwrap();
+    bench.cache = Some(folder.path().to_path_buf());
+    let remembered = || {
+        let home = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+        let mut files: Vec<PathBuf> = fs::read_dir(home.join("leaves")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    };
+    let keep = |bytes: &[u8], case: &str| {
+        bench.save(bytes);
+        assert!(bench.dump("latest").unwrap() == bytes, "{case}");
+        assert_eq!(remembered().len(), usize::from(bytes.len() as u64 >= LEAVES_CONTENT_BYTES_MIN), "{case}");
+    };
+    let mut bytes = noise(1, LEAVES_CONTENT_BYTES_MIN as usize + 5_000_000);
+    let (middle, len) = (bytes.len() / 2, bytes.len());
+    keep(&bytes, "first");
+    let first = remembered();
+    keep(&bytes, "the same again");
+    assert_eq!(remembered(), first);
+    bytes[middle..middle + 3].fill(7);
+    keep(&bytes, "three bytes in the middle");
+    assert_ne!(remembered(), first);
+    bytes.splice(middle - 9_000_000..middle - 9_000_000, [1, 2, 3]);
+    keep(&bytes, "a little longer from somewhere on");
+    bytes.remove(middle - 9_000_000);
+    keep(&bytes, "a little shorter");
+    bytes.truncate(len - 100_000);
+    keep(&bytes, "a shorter end");
+    bytes.extend(noise(2, 400_000));
+    keep(&bytes, "another end");
+    bytes.truncate(LEAVES_CONTENT_BYTES_MIN as usize);
+    keep(&bytes, "an end where a leaf ends");
+
+    let file = || remembered().pop().unwrap();
+    let good = fs::read(file()).unwrap();
+    let damage: [(&str, Vec<u8>); 4] = [
+        ("empty", Vec::new()),
+        ("cut short", good[..good.len() - 1].to_vec()),
+        ("zeros", vec![0; good.len()]),
+        ("a flipped bit", good.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == good.len() / 2)).collect()),
+    ];
+    for (case, damaged) in damage {
+        fs::write(file(), &damaged).unwrap();
+        bytes[middle] ^= 1;
+        let older = file();
+        keep(&bytes, case);
+        assert!(!older.exists() && fs::read(file()).unwrap().len() == good.len(), "{case}");
+    }
+    let older = fs::read(file()).unwrap();
+    bytes[middle] ^= 1;
+    keep(&bytes, "one more");
+    fs::write(file(), older).unwrap();
+    bytes[middle + 20_000_000] ^= 1;
+    keep(&bytes, "that of another content in its place");
+}
+
+#[test]
+fn only_so_many_large_contents_are_remembered() {
+    let (mut bench, _) = Bench::in_memory(6);
+    let folder = tempfile::tempdir().unwrap();
+    bench.cache = Some(folder.path().to_path_buf());
+    bench.save(&noise(1, LEAVES_CONTENT_BYTES_MIN as usize));
+    let leaves = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path().join("leaves");
+    let names = || fs::read_dir(&leaves).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    let first = names();
+    for i in 0..LEAVES_CONTENTS_MAX + 5 {
+        fs::write(leaves.join(format!("{i}")), b"").unwrap();
+        set_mtime(&leaves.join(format!("{i}")), 1000 + i as i64, 0);
+    }
+    bench.save(&noise(2, LEAVES_CONTENT_BYTES_MIN as usize));
+    let left = names();
+    assert_eq!(left.len(), LEAVES_CONTENTS_MAX);
+    assert!(!left.contains(&first[0]) && !left.contains(&"5".into()) && left.contains(&"6".into()), "{left:?}");
 }
 
 #[test]

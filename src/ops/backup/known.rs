@@ -6,11 +6,9 @@ use std::sync::{Arc, Mutex};
 use crate::error::Result;
 use crate::format::content::Content;
 use crate::format::entry::{Entry, Flaw, Meta, Node, Time, path_order};
-use crate::format::recipe::Recipe;
 use crate::format::snapshot::SourceKind;
-use crate::id::ContentHash;
 use crate::ops::browse;
-use crate::repo::{CatalogReader, Repository, Stock, Stored};
+use crate::repo::{CatalogReader, OlderContent, Repository, Stock, Stored};
 use crate::source::KnownFile;
 
 /// What the parent snapshot knows, met in path order from two sides: the source asks whether a file is unchanged, the pipeline where a
@@ -35,8 +33,7 @@ pub enum Wanted<'a> {
 
 /// What a path's content was.
 pub struct Older {
-    recipe: Recipe,
-    pub hash: ContentHash,
+    pub content: OlderContent,
     /// For a stream that is backed up: of the entry it was.
     pub meta: Option<Meta>,
 }
@@ -85,10 +82,7 @@ impl Known {
         if same && !self.force && self.stock.covers(&content.recipe) {
             return Some(KnownFile { content: content.clone(), xattrs: old.meta.xattrs });
         }
-        self.older
-            .lock()
-            .expect("no panic holds it")
-            .insert(entry.path.clone(), Older { recipe: content.recipe.clone(), hash: content.hash, meta: None });
+        self.older.lock().expect("no panic holds it").insert(entry.path.clone(), Older::without_meta(content));
         None
     }
 
@@ -116,15 +110,15 @@ impl Known {
         if same && self.stock.covers(&known.recipe) {
             return Some(known.clone());
         }
-        let older = Older { recipe: known.recipe.clone(), hash: known.hash, meta: None };
+        let older = Older::without_meta(known);
         self.older.lock().expect("no panic holds it").insert(path.to_vec(), older);
         None
     }
 
     /// Where the older bytes of a path that is read are.
-    pub fn older(&self, path: &[u8]) -> Option<Recipe> {
+    pub fn older(&self, path: &[u8]) -> Option<OlderContent> {
         let older = self.older.lock().expect("no panic holds it");
-        older.get(path).or_else(|| older.get(&[][..])).map(|older| older.recipe.clone())
+        older.get(path).or_else(|| older.get(&[][..])).map(|older| older.content.clone())
     }
 
     /// What the content of a path that was read had been; asked once.
@@ -168,10 +162,13 @@ impl ParentEntries {
 impl Older {
     fn of(entry: &Entry) -> Option<Self> {
         match &entry.node {
-            Node::File { content: Some(content) } => {
-                Some(Self { recipe: content.recipe.clone(), hash: content.hash, meta: Some(entry.meta.clone()) })
-            }
+            Node::File { content: Some(content) } => Some(Self { meta: Some(entry.meta.clone()), ..Self::without_meta(content) }),
             _ => None,
         }
+    }
+
+    fn without_meta(content: &Content) -> Self {
+        let content = OlderContent { recipe: content.recipe.clone(), hash: content.hash, size: content.size };
+        Self { content, meta: None }
     }
 }

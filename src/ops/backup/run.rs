@@ -8,10 +8,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounde
 use super::known::Known;
 use crate::error::{Error, Result};
 use crate::format::entry::{Node, path_order};
-use crate::format::recipe::Recipe;
 use crate::format::snapshot::Totals;
 use crate::progress::Progress;
-use crate::repo::{CatalogWriter, Ingest, Ingested, PendingEntry, Writer};
+use crate::repo::{CatalogWriter, Ingest, Ingested, OlderContent, PendingEntry, Writer};
 use crate::source::{More, Slab, Source};
 
 /// Slabs at most: one is worked on while the next is read, and one waits.
@@ -65,7 +64,7 @@ impl Run<'_> {
         if self.progress.interrupted() || interrupted.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
     }
 
-    fn take_slab<F: FnMut(&[u8]) -> Option<Recipe>>(&mut self, ingest: &mut Ingest<F>, slab: &mut Slab) -> Result<()> {
+    fn take_slab<F: FnMut(&[u8]) -> Option<OlderContent>>(&mut self, ingest: &mut Ingest<F>, slab: &mut Slab) -> Result<()> {
         let (bytes, in_order) = (slab.input_bytes(), slab.lane == 0);
         if in_order {
             self.release()?;
@@ -125,7 +124,7 @@ impl Run<'_> {
                 match self.known.take_older(&pending.entry.path) {
                     _ if pending.known => totals.files_unmodified += 1,
                     None => totals.files_new += 1,
-                    Some(older) if Some(older.hash) == pending.content_hash() => {
+                    Some(older) if Some(older.content.hash) == pending.content_hash() => {
                         totals.files_unmodified += 1;
                         // The same bytes keep their time, so that an unchanged stream has an unchanged catalog.
                         pending.entry.meta = older.meta.unwrap_or(pending.entry.meta);
