@@ -131,7 +131,7 @@ mod parts {
     #[divan::bench]
     fn compress_delta(bencher: Bencher) {
         let (old, new) = (&NIGHT_0[..FRAME_BYTES_TARGET], &NIGHT_1[..FRAME_BYTES_TARGET]);
-        let compressor = Compressor::new(Level::Auto).unwrap();
+        let mut compressor = Compressor::new(Level::Auto).unwrap();
         let mut out = Vec::new();
         bencher.counter(BytesCount::new(new.len())).bench_local(|| compressor.compress_delta(old, black_box(new), &mut out).unwrap());
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use jiff::Timestamp;
+use snap_backup::compression::patch::{Copy, encode};
 use snap_backup::format::codec::Write;
 use snap_backup::format::content::{Content, Encoding, Hole};
 use snap_backup::format::dump::{Dump, Table, Verdict};
@@ -28,6 +29,7 @@ fn main() {
         seed("envelope", name, &Header { version: kind.version(), kind, repository: RepositoryId([1; 16]), salt: [2; 32] }.encode());
     }
     frames();
+    patches();
     recipes();
     catalog();
     for (name, method) in [("password", Method::Password { memory_kib: 256 << 10, passes: 3, lanes: 4 }), ("key-file", Method::KeyFile)] {
@@ -119,6 +121,16 @@ fn frames() {
 fn recipe(depth: u8) -> Recipe {
     let run = |frame, first, count| Run { frame: FrameId([frame; 32]), first, count };
     Recipe { depth, runs: vec![run(1, 0, 9), run(2, 5, 1), run(1, 300, 3796)] }
+}
+
+fn patches() {
+    let copies = [Copy { skipped: 0, from: 4, len: 5 }, Copy { skipped: 3, from: 20, len: 9 }, Copy { skipped: 0, from: 0, len: 40 }];
+    for (name, copies) in [("copies", &copies[..]), ("nothing-old", &[])] {
+        seed("patch", name, &[&[0, 0, 44, 0, 60][..], &encode(copies)].concat());
+    }
+    let rows: Vec<u8> = (0..100).flat_map(|i| format!("{i}\tname\t{:20}\n", i * i % 7).into_bytes()).collect();
+    seed("patch", "rows", &[&[1, 1, 0, 2, 0][..], &rows].concat());
+    seed("patch", "many-rows", &[&[21, 4, 0, 2, 0][..], &rows, b"what is new"].concat());
 }
 
 fn recipes() {

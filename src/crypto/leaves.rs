@@ -89,7 +89,7 @@ impl LeafHasher {
     }
 
     /// Bytes taken so far.
-    pub fn len(&self) -> u64 {
+    pub fn taken(&self) -> u64 {
         (self.count * LEAF_BYTES + self.rest.len()) as u64
     }
 
@@ -175,7 +175,7 @@ mod tests {
             let end = bytes.len().min(at + len);
             hasher.update(&bytes[at..end], same(at..end));
             at = end;
-            assert_eq!(hasher.len(), at as u64);
+            assert_eq!(hasher.taken(), at as u64);
             if at == bytes.len() {
                 return hasher.finish();
             }

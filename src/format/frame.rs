@@ -17,6 +17,8 @@ use crate::limits::*;
 pub enum Codec {
     Stored = 0,
     Zstd = 1,
+    /// Copies from the base with new bytes between them: of delta frames only.
+    Patch = 2,
 }
 
 impl Codec {
@@ -24,6 +26,7 @@ impl Codec {
         match byte {
             0 => Ok(Self::Stored),
             1 => Ok(Self::Zstd),
+            2 => Ok(Self::Patch),
             _ => Err(FormatError::Unknown { what: "codec", value: byte.into() }),
         }
     }
@@ -251,7 +254,10 @@ impl FrameRecord {
     pub(super) fn decode(reader: &mut Reader, offset: u64) -> Result<Self> {
         let id = FrameId(reader.array("frame id")?);
         let stored_len = reader.length(FRAME_STORED_BYTES_MAX, "stored length of a frame")? as u32;
-        let codec = Codec::from_byte(reader.u8("codec")?)?;
+        let codec = match Codec::from_byte(reader.u8("codec")?)? {
+            Codec::Patch => return Err(reader.malformed("codec")),
+            codec => codec,
+        };
         let flags = reader.u8("flags of a frame")?;
         let (table, present, base) = decode_shape(reader, flags)?;
         Ok(Self { id, offset, stored_len, codec, table, present, base })

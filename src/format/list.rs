@@ -124,6 +124,9 @@ fn decode_columns(reader: &mut Reader) -> Result<Vec<FrameRecord>> {
     if let Some(unknown) = flags.iter().find(|flags| !is_known_flags(**flags)) {
         return Err(FormatError::Unknown { what: "flags of a frame", value: (*unknown).into() });
     }
+    if codecs.iter().zip(&flags).any(|(codec, flags)| *codec == Codec::Patch && flags & FLAG_DELTA == 0) {
+        return Err(reader.malformed("codec"));
+    }
     let chunks: usize = sizes.iter().sum();
     let lens = decode_lens(reader, &sizes, chunks)?;
     let flagged = |flag: u8| sizes.iter().zip(&flags).map(move |(&size, &flags)| (flags & flag != 0).then_some(size));

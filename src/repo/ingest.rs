@@ -306,7 +306,7 @@ impl OpenFile {
         part.pieces = pieces.into_iter().map(|(_, piece)| piece).collect();
         // What waits for the rest of its chunk may turn out to be known.
         let end = if waits && part.ends.is_none() { part.uncut() } else { part.range.end };
-        let start = part.range.start + (hasher.len() - place) as usize;
+        let start = part.range.start + (hasher.taken() - place) as usize;
         Due { hasher, range: start..end.max(start), same: same.saturating_sub(start) }
     }
 }

@@ -125,13 +125,10 @@ impl<'a> Mover<'a> {
         }
         let prefix = if base.0.is_empty() { None } else { self.reader.prefix(&base, Bases::Good).ok() };
         let mut delta = Vec::new();
-        if let Some(prefix) = &prefix {
-            compressor.compress_delta(prefix, plain, &mut delta)?;
-        }
-        let is_smaller = prefix.is_some() && delta.len() * 10 < alone.len() * 9;
-        let (codec, base, prefix, compressed) = match is_smaller {
-            true => (Codec::Zstd, Some(base), prefix, delta),
-            false => (codec, None, None, alone),
+        let delta_codec = prefix.as_ref().map(|prefix| compressor.compress_delta(prefix, plain, &mut delta)).transpose()?;
+        let (codec, base, prefix, compressed) = match delta_codec.filter(|_| delta.len() * 10 < alone.len() * 9) {
+            Some(codec) => (codec, Some(base), prefix, delta),
+            None => (codec, None, None, alone),
         };
         match decompress(codec, prefix.as_deref(), &compressed, plain.len())? == plain {
             true => Ok((codec, base, compressed)),

@@ -45,7 +45,7 @@ pub struct FrameSealer {
 enum Choice {
     Alone(Codec),
     /// Against what is in `prefix`.
-    Delta,
+    Delta(Codec),
 }
 
 impl FrameSealer {
@@ -64,8 +64,8 @@ impl FrameSealer {
         let broken = |_| Error::ReadBack(format!("frame {id}"));
         let (codec, base, prefix, stored) = match choice {
             Choice::Alone(Codec::Stored) => (Codec::Stored, None, None, &mut plain),
-            Choice::Alone(Codec::Zstd) => (Codec::Zstd, None, None, &mut self.compressed),
-            Choice::Delta => (Codec::Zstd, Some(base), Some(&self.prefix[..]), &mut self.delta),
+            Choice::Alone(codec) => (codec, None, None, &mut self.compressed),
+            Choice::Delta(codec) => (codec, Some(base), Some(&self.prefix[..]), &mut self.delta),
         };
         let mut record = FrameRecord { id, offset: 0, stored_len: 0, codec, table, present: None, base };
         between(Stage::Compressed, stored);
@@ -81,7 +81,7 @@ impl FrameSealer {
         let plain_len = plain.len();
         let came_back: &[u8] = match codec {
             Codec::Stored => opened,
-            Codec::Zstd => {
+            Codec::Zstd | Codec::Patch => {
                 self.decompressor.decompress_into(codec, prefix, opened, plain_len, &mut plain).map_err(broken)?;
                 &plain
             }
@@ -104,7 +104,7 @@ impl FrameSealer {
         let table = if job.base.0.is_empty() { None } else { self.reader.unverified_prefix(&job.base, &mut self.prefix).ok() };
         let Some(table) = table else { return self.alone(job) };
         between(Stage::Base, &mut self.prefix);
-        self.compressor.compress_delta(&self.prefix, plain, &mut self.delta)?;
+        let codec = self.compressor.compress_delta(&self.prefix, plain, &mut self.delta)?;
         // After, so that nobody reads what was made against something else than the base. What flips from here on is found when the
         // frame is read back.
         if !fits(self.reader.locator().keys(), job.kind, &table, &self.prefix) {
@@ -115,11 +115,11 @@ impl FrameSealer {
             return self.alone(job);
         }
         if self.delta.len() * 3 < plain.len() {
-            return Ok(Choice::Delta);
+            return Ok(Choice::Delta(codec));
         }
         let alone = self.alone(job)?;
         let len = if alone == Choice::Alone(Codec::Zstd) { self.compressed.len() } else { plain.len() };
-        Ok(if self.delta.len() * 10 < len * 9 { Choice::Delta } else { alone })
+        Ok(if self.delta.len() * 10 < len * 9 { Choice::Delta(codec) } else { alone })
     }
 
     fn alone(&mut self, job: &FrameJob) -> std::result::Result<Choice, CompressionError> {
