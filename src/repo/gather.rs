@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::compression::Texture;
 use crate::crypto::Keys;
@@ -56,6 +56,28 @@ pub struct FrameJob {
     pub texture: Texture,
 }
 
+/// Memory of frames that were sealed, to be used for the next ones: fresh memory costs the kernel time to clear.
+#[derive(Default)]
+pub struct Spare(Mutex<Vec<Vec<u8>>>);
+
+impl Spare {
+    /// Frames whose memory is kept.
+    const FRAMES: usize = 4;
+
+    fn take(&self) -> Vec<u8> {
+        let kept = self.0.lock().expect("no panic holds it").pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(FRAME_BYTES_MAX))
+    }
+
+    pub fn give(&self, mut plain: Vec<u8>) {
+        let mut kept = self.0.lock().expect("no panic holds it");
+        if kept.len() < Self::FRAMES && plain.capacity() >= FRAME_BYTES_MAX {
+            plain.clear();
+            kept.push(plain);
+        }
+    }
+}
+
 /// Takes closed frames: hands them to the sealers, or does their work at once.
 pub type Jobs = Arc<dyn Fn(FrameJob) -> Result<()> + Send + Sync>;
 
@@ -98,6 +120,7 @@ pub struct Gather {
     kind: Kind,
     keys: Arc<Keys>,
     jobs: Jobs,
+    spare: Arc<Spare>,
     open: Option<OpenFrame>,
     /// Chunks of this run that the index does not know yet.
     fresh: ChunkMap<(Arc<FrameSlot>, u32)>,
@@ -105,8 +128,8 @@ pub struct Gather {
 }
 
 impl Gather {
-    pub fn new(kind: Kind, keys: Arc<Keys>, jobs: Jobs) -> Self {
-        Self { kind, keys, jobs, open: None, fresh: HashMap::default(), bytes_new: 0 }
+    pub fn new(kind: Kind, keys: Arc<Keys>, jobs: Jobs, spare: Arc<Spare>) -> Self {
+        Self { kind, keys, jobs, spare, open: None, fresh: HashMap::default(), bytes_new: 0 }
     }
 
     /// The same, with what was counted before.
@@ -132,7 +155,7 @@ impl Gather {
         let open = self.open.get_or_insert_with(|| OpenFrame {
             slot: Arc::default(),
             table: ChunkTable::default(),
-            plain: Vec::with_capacity(FRAME_BYTES_MAX),
+            plain: self.spare.take(),
             base: Base::default(),
             base_chunks: HashSet::new(),
             base_bytes: 0,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::gather::FrameJob;
+use super::gather::{FrameJob, Spare};
 use super::packer::Packer;
 use super::reader::Reader;
 use super::stages::{Stage, between};
@@ -32,6 +32,7 @@ pub struct FrameSealer {
     compressor: Compressor,
     decompressor: Decompressor,
     totals: Arc<SealerTotals>,
+    spare: Arc<Spare>,
     // Memory that is used again for each frame.
     prefix: Vec<u8>,
     compressed: Vec<u8>,
@@ -49,10 +50,22 @@ enum Choice {
 }
 
 impl FrameSealer {
-    pub fn new(packer: Arc<Packer>, reader: Arc<Reader>, level: Level, totals: Arc<SealerTotals>) -> Result<Self> {
+    pub fn new(packer: Arc<Packer>, reader: Arc<Reader>, level: Level, totals: Arc<SealerTotals>, spare: Arc<Spare>) -> Result<Self> {
         let compressor = Compressor::new(level).map_err(|error| Error::ReadBack(error.to_string()))?;
         let [prefix, compressed, delta, sealed, opened] = Default::default();
-        Ok(Self { packer, reader, compressor, decompressor: Decompressor::default(), totals, prefix, compressed, delta, sealed, opened })
+        Ok(Self {
+            packer,
+            reader,
+            compressor,
+            decompressor: Decompressor::default(),
+            totals,
+            spare,
+            prefix,
+            compressed,
+            delta,
+            sealed,
+            opened,
+        })
     }
 
     /// Compresses, verifies and seals one frame, and hands it to its pack.
@@ -94,7 +107,9 @@ impl FrameSealer {
             self.totals.delta_plain_bytes.fetch_add(plain_len as u64, Ordering::Relaxed);
             self.totals.delta_stored_bytes.fetch_add(sealed.len() as u64, Ordering::Relaxed);
         }
-        self.packer.add(kind, record, sealed)
+        self.packer.add(kind, record, sealed)?;
+        self.spare.give(plain);
+        Ok(())
     }
 
     /// Against the old chunks where that is clearly smaller, else alone, else as it is.

@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use super::Repository;
 use super::entries::CatalogReader;
-use super::gather::{FrameJob, Gather, Jobs};
+use super::gather::{FrameJob, Gather, Jobs, Spare};
 use super::leaves::LeafCache;
 use super::locate::Presence;
 use super::packer::{ClosedPack, Packer, UploadTotals, Uploader};
@@ -107,7 +107,8 @@ impl Writer {
         let sealer_totals = Arc::<SealerTotals>::default();
         let uploader = Uploader::new(locator, stock.clone(), packer.clone(), repository.sealer(Kind::Segment), options.dry_run);
         let uploader = Arc::new(uploader);
-        let sealer = || FrameSealer::new(packer.clone(), reader.clone(), options.level, sealer_totals.clone());
+        let spare = Arc::<Spare>::default();
+        let sealer = || FrameSealer::new(packer.clone(), reader.clone(), options.level, sealer_totals.clone(), spare.clone());
         let (mut uploads, mut sealers, mut bench) = (Vec::new(), Vec::new(), None);
         let jobs: Jobs = if options.threads == 1 {
             let here = Arc::new(Mutex::new(Bench { sealer: sealer()?, packs: pack_queue, uploader: uploader.clone() }));
@@ -125,8 +126,8 @@ impl Writer {
             Arc::new(move |job| jobs.send(job).map_err(|_| Error::Interrupted))
         };
         Ok(Self {
-            data: Gather::new(Kind::DataPack, repository.keys().clone(), jobs.clone()),
-            catalog: Gather::new(Kind::CatalogPack, repository.keys().clone(), jobs.clone()),
+            data: Gather::new(Kind::DataPack, repository.keys().clone(), jobs.clone(), spare.clone()),
+            catalog: Gather::new(Kind::CatalogPack, repository.keys().clone(), jobs.clone(), spare.clone()),
             cutter: repository.cutter().clone(),
             keys: repository.keys().clone(),
             leaves: LeafCache::of(repository).filter(|_| !options.dry_run),
@@ -211,8 +212,8 @@ impl Writer {
         self.jobs.take();
         let dead: Jobs = Arc::new(|_| Err(Error::Interrupted));
         // Gathers hold senders of their own.
-        self.data = Gather::new(Kind::DataPack, self.keys.clone(), dead.clone()).with_total(self.data.bytes_new);
-        self.catalog = Gather::new(Kind::CatalogPack, self.keys.clone(), dead);
+        self.data = Gather::new(Kind::DataPack, self.keys.clone(), dead.clone(), Arc::default()).with_total(self.data.bytes_new);
+        self.catalog = Gather::new(Kind::CatalogPack, self.keys.clone(), dead, Arc::default());
         for sealer in self.sealers.drain(..) {
             sealer.join().map_err(|_| Error::ReadBack("a sealing thread".into()))?;
         }
