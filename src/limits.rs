@@ -99,6 +99,8 @@ pub const LEAF_BYTES: usize = 256 << 10;
 pub const LEAVES_MAX: usize = 1 << 18;
 /// Shorter contents are hashed as fast as their leaves are found.
 pub const LEAVES_CONTENT_BYTES_MIN: u64 = 64 << 20;
+/// Runs in a row that take the leaves of the one before.
+pub const LEAVES_AGE_MAX: u8 = 7;
 /// Contents whose leaves a host remembers.
 pub const LEAVES_CONTENTS_MAX: usize = 256;
 /// Files laid end to end in one slab.

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::catalog::PendingEntry;
 use super::cursor::Cursor;
+use super::leaves::Recalled;
 use super::stages::{Stage, between};
 use super::stream::Stream;
 use super::writer::Writer;
@@ -39,6 +40,8 @@ struct OpenFile {
     bytes: u64,
     /// The older version's hash.
     older: Option<ContentHash>,
+    /// For how many runs leaves of the hash may have been handed on.
+    leaf_age: u8,
 }
 
 /// The older version of a content.
@@ -223,10 +226,14 @@ impl<F: FnMut(&[u8]) -> Option<OlderContent>> Ingest<F> {
             writer.gather(Kind::DataPack).begin_file();
             let stream = Stream::new(writer, Kind::DataPack, older.as_ref().map(|older| &older.recipe), self.trail.take());
             let mut hash = part.hash.expect("hashed with its chunks");
+            let mut leaf_age = 0;
             if let (FileHash::SoFar(hasher), Some(leaves), Some(older)) = (&mut hash, writer.leaves(), &older) {
-                hasher.compare_with(leaves.recall(older.hash, older.size));
+                let recalled = leaves.recall(older.hash, older.size);
+                leaf_age = recalled.as_ref().map_or(0, |recalled| recalled.age + 1);
+                hasher.compare_with(recalled.map(|recalled| recalled.leaves));
             }
-            self.open = Some(OpenFile { entry, stream, hash, bytes: part.range.len() as u64, older: older.map(|older| older.hash) });
+            self.open =
+                Some(OpenFile { entry, stream, hash, bytes: part.range.len() as u64, older: older.map(|older| older.hash), leaf_age });
         }
         let open = self.open.as_mut().expect("a part belongs to a file");
         open.stream.steady = true;
@@ -240,7 +247,7 @@ impl<F: FnMut(&[u8]) -> Option<OlderContent>> Ingest<F> {
             FileHash::SoFar(hasher) => {
                 let (hash, leaves) = hasher.finish();
                 if let (Some(cache), Some(leaves)) = (writer.leaves(), leaves) {
-                    cache.remember(hash, open.bytes, &leaves, open.older);
+                    cache.remember(hash, open.bytes, &Recalled { leaves, age: open.leaf_age }, open.older);
                 }
                 hash
             }
