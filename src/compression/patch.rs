@@ -23,6 +23,9 @@ const ADVANTAGE_BYTES: usize = 16;
 /// A frame may be one part in so many new bytes; each copy counts for some.
 const NEW_SHARE: usize = 32;
 const COPY_BYTES: usize = 16;
+/// Where more copies than these, and one for so many bytes, are found, a compressor takes less time, and no more bytes.
+const COPIES_FREE: usize = 64;
+const BYTES_PER_COPY: usize = 1024;
 
 type Block = [u8; BLOCK_BYTES];
 
@@ -68,6 +71,9 @@ impl Finder {
             spent += copy.skipped + COPY_BYTES;
             copies.push(copy);
             (at, from) = (found.at + found.len, found.from + found.len);
+            if copies.len() > COPIES_FREE + at / BYTES_PER_COPY {
+                return None;
+            }
         }
         (spent + plain.len() - at <= budget).then_some(copies)
     }
@@ -295,10 +301,18 @@ mod tests {
         assert_eq!(patched(&base, &noise(2, 300_000)), None);
         assert_eq!(patched(&base, &[&base[..], &noise(2, 20_000)].concat()), None);
         assert!(patched(&base, &[&base[..], &noise(2, 9_000)].concat()).is_some());
-        let scattered: Vec<u8> = base.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at % 400 == 0)).collect();
+        let base = noise(1, 600_000);
+        let scattered = |step: usize, until: usize| {
+            let flip = |(at, byte): (usize, &u8)| byte ^ u8::from(at % step == 0 && at < until);
+            base.iter().enumerate().map(flip).collect::<Vec<u8>>()
+        };
+        assert_eq!(patched(&base, &scattered(900, 600_000)), None, "too many copies");
+        assert!(patched(&base, &scattered(1025, 600_000)).is_some());
+        assert!(patched(&base, &scattered(300, 20_000)).is_some(), "some may stand close together");
+        assert_eq!(patched(&base, &scattered(300, 40_000)), None, "that many may not");
+        let base = noise(1, 20_000);
+        let scattered: Vec<u8> = base.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at % 500 == 0)).collect();
         assert_eq!(patched(&base, &scattered), None, "each copy counts for {COPY_BYTES} new bytes");
-        let scattered: Vec<u8> = base.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at % 700 == 0)).collect();
-        assert!(patched(&base, &scattered).is_some());
         for (base, plain) in [(0, 0), (0, 1), (1, 1), (31, 31), (100, 100), (10, 5000), (5000, 10), (40, 600)] {
             patched(&noise(3, base), &noise(3, plain));
         }
