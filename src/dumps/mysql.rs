@@ -163,10 +163,15 @@ impl Mysql {
     }
 
     fn judge_end(&mut self) -> Dump {
-        if self.producer.is_empty() {
-            return unknown("its comments were switched off (--compact, --skip-comments), and with them the closing line");
-        }
         let tail = self.tail.get();
+        if self.producer.is_empty() {
+            let last = tail.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+            return match last.starts_with(b"-") {
+                // Where there are comments, the first one is the head.
+                true => incomplete("it ends in the middle of its head"),
+                false => unknown("its comments were switched off (--compact, --skip-comments), and with them the closing line"),
+            };
+        }
         let end = tail.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
         let tail = &tail[..end];
         let last = tail.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();

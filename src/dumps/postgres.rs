@@ -11,8 +11,9 @@ use super::{Parser, complete, incomplete, unknown};
 use crate::format::dump::Dump;
 use crate::limits::*;
 
-const CLOSING: &[u8] = b"\n-- PostgreSQL database dump complete\n--";
-const CLOSING_OF_CLUSTER: &[u8] = b"\n-- PostgreSQL database cluster dump complete\n--";
+/// What closes a dump, up to the `--` below it.
+const CLOSING: &[u8] = b"\n-- PostgreSQL database dump complete\n";
+const CLOSING_OF_CLUSTER: &[u8] = b"\n-- PostgreSQL database cluster dump complete\n";
 /// How a database's dump begins. With the lines around it: a row may look like the one in the middle.
 const OPENING: &[u8] = b"\n-- PostgreSQL database dump\n--\n\n";
 /// Newlines are counted in pieces that fit the nearest cache.
@@ -189,9 +190,9 @@ impl Postgres {
             false => (CLOSING, !self.is_open),
         };
         let missing = || incomplete("its closing line is missing: -- PostgreSQL database dump complete");
-        // A row may look like one.
-        let Some(at) = memmem::rfind(tail, closing).filter(|_| is_closed) else { return missing() };
-        let rest = &tail[at + closing.len()..];
+        // A row may look like one, and does not count: the last one was outside of rows, even if it was cut off below its line.
+        let last = memmem::rfind(tail, closing).filter(|_| is_closed);
+        let Some(rest) = last.and_then(|at| tail[at + closing.len()..].strip_prefix(b"--")) else { return missing() };
         let mut lines = rest.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let wanted = self.restrict.as_ref().filter(|_| !self.is_cluster);
         let unrestrict = wanted.map(|key| [b"\\unrestrict ", &key[..]].concat());
