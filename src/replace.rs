@@ -1,9 +1,9 @@
 //! Files of this host, outside of any repository, that are written as a whole or not at all: beside their place, and then renamed to it,
 //! mostly over what is there. Whoever reads one sees the old or the new one.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -80,6 +80,11 @@ fn replace(
         // Nothing else can be done about it.
         let _ = fs::remove_file(&fresh);
     })
+}
+
+/// Makes a folder, and those it is in, that only its owner can look into.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 fn folder(path: &Path) -> &Path {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::MemfdFlags;
@@ -99,11 +99,6 @@ impl Home {
         // Where it cannot be removed, it is started over when its contents are found wanting again.
         self.database().map(fs::remove_file);
     }
-}
-
-/// Makes a folder that only its owner can look into.
-pub fn make_folder(folder: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 fn create(path: &Path) -> io::Result<File> {

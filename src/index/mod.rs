@@ -26,8 +26,8 @@ use crate::format::frame::SealInfo;
 use crate::format::segment::{PackRecord, Segment};
 use crate::id::{ChunkId, FrameId, ObjectName, RepositoryId};
 use crate::limits::*;
+use crate::replace;
 use home::Home;
-pub use home::make_folder;
 use maps::Maps;
 use tables::{Opened, Tables};
 
@@ -216,7 +216,7 @@ fn open_kept(shelter: &Shelter, repository: RepositoryId) -> Kept {
 }
 
 fn open_lane(folder: &Path, repository: RepositoryId) -> Option<Tables> {
-    home::make_folder(folder).ok()?;
+    replace::make_folder(folder).ok()?;
     (0..INDEX_LANES).find_map(|lane| {
         let home = Home::Lane { folder: folder.into(), lane };
         match Tables::open(home.clone(), repository) {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -131,7 +131,7 @@ impl Told {
 }
 
 fn lock(file: &Path) -> Option<File> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(file.parent()?).ok()?;
+    replace::make_folder(file.parent()?).ok()?;
     let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file.with_extension("told.lock")).ok()?;
     flock(&lock, FlockOperation::LockExclusive).ok()?;
     Some(lock)

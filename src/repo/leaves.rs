@@ -8,17 +8,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::Repository;
+use super::{Repository, notes};
 use crate::crypto::{Keys, Leaves, Sealer};
-use crate::format::codec::{Reader, Write};
-use crate::format::envelope::{HEADER_BYTES, Header, Kind};
-use crate::id::ContentHash;
-use crate::index::make_folder;
+use crate::format::envelope::Kind;
+use crate::id::{ContentHash, RepositoryId};
 use crate::limits::*;
-use crate::replace;
 
 /// Sealed as what says which content there is.
 const KIND: Kind = Kind::Snapshot;
+/// The age, and 32 bytes a leaf.
+const NOTE_BYTES_MAX: u64 = 1 + 32 * LEAVES_MAX as u64;
 
 /// The leaves of a content, and for how many runs some may have been handed on.
 pub struct Recalled {
@@ -29,6 +28,7 @@ pub struct Recalled {
 /// Where a host keeps the leaves of contents.
 pub struct LeafCache {
     folder: PathBuf,
+    repository: RepositoryId,
     keys: Arc<Keys>,
     sealer: Sealer,
 }
@@ -36,8 +36,8 @@ pub struct LeafCache {
 impl LeafCache {
     /// None where nothing is kept from one run to the next.
     pub fn of(repository: &Repository) -> Option<Self> {
-        let folder = repository.cache.as_ref()?.join(repository.id().hex()).join("leaves");
-        Some(Self { folder, keys: repository.keys().clone(), sealer: repository.sealer(KIND) })
+        let folder = notes::folder(repository)?.join("leaves");
+        Some(Self { folder, repository: repository.id(), keys: repository.keys().clone(), sealer: repository.sealer(KIND) })
     }
 
     /// The leaves of a content that was read before, if they may be used once more.
@@ -45,27 +45,18 @@ impl LeafCache {
         if !is_worth_it(size) {
             return None;
         }
-        self.open(&fs::read(self.file(hash)).ok()?, hash).filter(|recalled| recalled.age < LEAVES_AGE_MAX)
-    }
-
-    fn open(&self, bytes: &[u8], hash: ContentHash) -> Option<Recalled> {
-        let header = Header::decode(&mut Reader::new(bytes.get(..HEADER_BYTES)?)).ok()?;
-        let key = self.keys.seal_key(KIND, &header.salt);
-        let plain = key.open(&associated_data(&header, hash), &bytes[HEADER_BYTES..])?;
-        let (age, leaves) = plain.split_first()?;
-        Some(Recalled { leaves: Leaves::of_content(leaves, hash)?, age: *age })
+        let plain = notes::read(&self.file(hash), &self.keys, (self.repository, KIND), &purpose(hash), NOTE_BYTES_MAX)?;
+        let (&age, leaves) = plain.split_first().filter(|(age, _)| **age < LEAVES_AGE_MAX)?;
+        Some(Recalled { leaves: Leaves::of_content(leaves, hash)?, age })
     }
 
     /// Remembers the leaves of a content, in the place of those of its older version. Where that fails, it is hashed again.
     pub fn remember(&self, hash: ContentHash, size: u64, recalled: &Recalled, older: Option<ContentHash>) {
-        if !is_worth_it(size) || make_folder(&self.folder).is_err() {
+        if !is_worth_it(size) {
             return;
         }
-        let header = self.sealer.header();
-        let mut bytes = header.encode();
         let plain = [&[recalled.age], recalled.leaves.as_bytes()].concat();
-        bytes.extend(self.sealer.seal(&associated_data(header, hash), &plain));
-        if replace::lightly(&self.file(hash), 0o600, &bytes).is_ok() {
+        if notes::write(&self.file(hash), &self.sealer, &purpose(hash), &plain).is_ok() {
             older.filter(|older| *older != hash).map(|older| fs::remove_file(self.file(older)));
             self.sweep();
         }
@@ -92,12 +83,8 @@ fn is_worth_it(size: u64) -> bool {
     (LEAVES_CONTENT_BYTES_MIN..=(LEAVES_MAX * LEAF_BYTES) as u64).contains(&size)
 }
 
-/// Not that of any object in a store, nor of what else a host keeps.
-fn associated_data(header: &Header, hash: ContentHash) -> Vec<u8> {
-    let mut bytes = b"snap1 leaves of a content".to_vec();
-    bytes.put_bytes(&header.encode());
-    bytes.put_bytes(&hash.0);
-    bytes
+fn purpose(hash: ContentHash) -> Vec<u8> {
+    [b"snap1 leaves of a content", &hash.0[..]].concat()
 }
 
 #[cfg(test)]
@@ -141,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_a_content_is_sealed_for_its_repository() {
+    fn what_is_said_of_a_content_is_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let (one, other) = (cache(folder.path()), cache(folder.path()));
         let (hash, own) = leaves(1);
@@ -149,14 +136,16 @@ mod tests {
         let bytes = fs::read(one.file(hash)).unwrap();
         assert!(!bytes.windows(16).any(|window| own.as_bytes()[..16] == *window || hash.0[..16] == *window));
         assert!(!one.file(hash).to_str().unwrap().contains(&blake3::Hash::from(hash.0).to_hex()[..16]));
-        make_folder(&other.folder).unwrap();
+        fs::create_dir_all(&other.folder).unwrap();
         fs::write(other.file(hash), &bytes).unwrap();
-        assert!(other.recall(hash, SIZE).is_none());
-        for at in 0..bytes.len() {
-            let mut bad = bytes.clone();
-            bad[at] ^= 1;
-            assert!(one.open(&bad, hash).is_none(), "byte {at}");
-            assert!(one.open(&bytes[..at], hash).is_none(), "{at} bytes");
+        assert!(other.recall(hash, SIZE).is_none(), "of another repository");
+        // Sealed, but not the leaves of this content.
+        let note = |plain: &[u8]| notes::write(&one.file(hash), &one.sealer, &purpose(hash), plain).unwrap();
+        note(&[&[0], own.as_bytes()].concat());
+        assert!(one.recall(hash, SIZE).is_some());
+        for wrong in [&[][..], &[0], &own.as_bytes()[31..], leaves(2).1.as_bytes()] {
+            note(wrong);
+            assert!(one.recall(hash, SIZE).is_none());
         }
     }
 }

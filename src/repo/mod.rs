@@ -16,6 +16,7 @@ mod leaves;
 mod locate;
 mod marks;
 mod mover;
+mod notes;
 mod objects;
 mod pack;
 mod packer;

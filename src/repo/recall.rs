@@ -4,24 +4,20 @@
 //! name stays true; which snapshots there are, only the store says. `check` reads the store.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, DirBuilder};
-use std::io::{self, Read as _};
 use std::ops::Range;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use rayon::prelude::*;
 
-use super::Repository;
+use super::{Repository, notes};
 use crate::backend::{Area, Place};
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::format;
 use crate::format::codec::{Reader, Write};
-use crate::format::envelope::{HEADER_BYTES, Header, Kind};
+use crate::format::envelope::Kind;
 use crate::id::ObjectName;
 use crate::limits::*;
-use crate::replace;
 
 /// What there are thousands of, each in a small object of its own.
 pub trait Memorable: Sized + Send {
@@ -152,7 +148,7 @@ impl Remembered {
 
 /// What is remembered; nothing if there is no folder, or the file is not what was written.
 pub fn load(repository: &Repository, kind: Kind) -> Remembered {
-    file(repository, kind).and_then(|file| read(repository, kind, &file)).unwrap_or_default()
+    read(repository, kind).unwrap_or_default()
 }
 
 /// Remembers these and no others, the oldest first. Where that fails, they are read from the store again.
@@ -167,31 +163,24 @@ fn store<'a>(repository: &Repository, kind: Kind, bodies: impl Iterator<Item = (
     if plain.len() as u64 > RECALL_BYTES_MAX {
         return;
     }
-    let sealer = repository.sealer(kind);
-    let mut bytes = sealer.header().encode();
-    bytes.extend(sealer.seal(&associated_data(sealer.header()), &plain));
-    let _ = write(&file, &bytes);
+    let _ = notes::write(&file, &repository.sealer(kind), purpose(kind), &plain);
 }
 
 fn file(repository: &Repository, kind: Kind) -> Option<PathBuf> {
     let name = if kind == Kind::Report { "reports" } else { "snapshots" };
-    Some(repository.cache.as_ref()?.join(repository.id().hex()).join(name))
+    Some(notes::folder(repository)?.join(name))
 }
 
-fn read(repository: &Repository, kind: Kind, file: &Path) -> Option<Remembered> {
-    let file = fs::File::open(file).ok()?;
-    let len = file.metadata().ok()?.len();
-    if len > RECALL_BYTES_MAX + 4096 {
-        return None;
+fn purpose(kind: Kind) -> &'static [u8] {
+    match kind {
+        Kind::Report => b"snap1 reports of a host",
+        _ => b"snap1 snapshots of a host",
     }
-    let mut bytes = Vec::with_capacity(len as usize + 1);
-    file.take(len).read_to_end(&mut bytes).ok()?;
-    let header = Header::decode(&mut Reader::new(bytes.get(..HEADER_BYTES)?)).ok()?;
-    if header.repository != repository.id() || header.kind != kind {
-        return None;
-    }
-    let key = repository.keys().seal_key(kind, &header.salt);
-    let plain = key.open(&associated_data(&header), &bytes[HEADER_BYTES..])?;
+}
+
+fn read(repository: &Repository, kind: Kind) -> Option<Remembered> {
+    let place = (repository.id(), kind);
+    let plain = notes::read(&file(repository, kind)?, repository.keys(), place, purpose(kind), RECALL_BYTES_MAX)?;
     let mut reader = Reader::new(&plain);
     let mut entries = Vec::new();
     while reader.remaining() > 0 {
@@ -203,22 +192,6 @@ fn read(repository: &Repository, kind: Kind, file: &Path) -> Option<Remembered> 
     }
     let by_name = entries.iter().enumerate().map(|(at, (name, _))| (*name, at)).collect();
     Some(Remembered { plain, entries, by_name })
-}
-
-fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = file.parent().expect("the file is in a folder");
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    replace::lightly(file, 0o600, bytes)
-}
-
-/// Not that of any object in a store: neither can stand in for the other.
-fn associated_data(header: &Header) -> Vec<u8> {
-    let mut bytes = match header.kind {
-        Kind::Report => b"snap1 reports of a host".to_vec(),
-        _ => b"snap1 snapshots of a host".to_vec(),
-    };
-    bytes.put_bytes(&header.encode());
-    bytes
 }
 
 #[cfg(test)]

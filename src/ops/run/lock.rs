@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -14,6 +14,7 @@ use super::{Observer, RunOptions};
 use crate::config::{Job, Overlap};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::replace;
 use crate::repo::Repository;
 
 /// How often a lock is tried again.
@@ -39,8 +40,7 @@ pub fn take(
 ) -> Result<Option<Lock>> {
     let Some(state) = &options.state else { return Ok(None) };
     let folder = state.join("locks");
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-    made.map_err(|error| Error::file("make", &folder, error))?;
+    replace::make_folder(&folder).map_err(|error| Error::file("make", &folder, error))?;
     let path = folder.join(format!("{}-{}.lock", &repository.id().to_string()[..16], file_name(&job.name)));
     let opened = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut file = opened.map_err(|error| Error::file("open", &path, error))?;
