@@ -25,6 +25,7 @@ pub fn conformance(make: impl Fn() -> Box<dyn Backend>) {
     one_of_many_writers_wins(&*made());
     a_name_in_a_listing_stands_for_a_whole_file(&*made());
     what_is_set_aside_is_out_of_the_way(&*made());
+    what_is_settled_stays_as_it_is(&*made());
 }
 
 /// One name in each area.
@@ -55,6 +56,14 @@ fn fails<T: std::fmt::Debug>(outcome: super::Result<T>, kind: StorageErrorKind, 
 fn sorted(mut listed: Vec<Listed>) -> Vec<Listed> {
     listed.sort();
     listed
+}
+
+fn what_is_settled_stays_as_it_is(store: &dyn Backend) {
+    one_of_each(1).iter().for_each(|place| store.put(place, b"bytes").unwrap());
+    store.delete(&pack(1)).unwrap();
+    let before = Area::ALL.map(|area| store.list_names(area).unwrap());
+    Area::ALL.iter().for_each(|area| store.settle(*area).unwrap());
+    assert_eq!(Area::ALL.map(|area| store.list_names(area).unwrap()), before);
 }
 
 /// The listing of an area, whose names are those that are listed alone.

@@ -115,6 +115,10 @@ impl<B: Backend> Backend for Counting<B> {
         self.inner.set_aside(place)
     }
 
+    fn settle(&self, area: Area) -> Result<()> {
+        self.inner.settle(area)
+    }
+
     fn location(&self) -> String {
         self.inner.location()
     }

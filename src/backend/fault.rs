@@ -20,6 +20,7 @@ pub enum Operation {
     List,
     Delete,
     SetAside,
+    Settle,
 }
 
 /// One call, as a plan sees it.
@@ -30,7 +31,7 @@ pub struct Call<'a> {
     pub operation: Operation,
     /// The top for `CreateAreas`.
     pub area: Area,
-    /// None for `CreateAreas` and `List`.
+    /// None for `CreateAreas`, `List` and `Settle`.
     pub place: Option<&'a Place>,
 }
 
@@ -112,6 +113,7 @@ impl<B: Backend> Faulty<B> {
             Operation::List => "list",
             Operation::Delete => "delete",
             Operation::SetAside => "set aside",
+            Operation::Settle => "sync",
         };
         let object = call.place.map_or_else(|| format!("folder {}", call.area.folder()), ToString::to_string);
         StorageError { kind, action, object, location: self.inner.location(), source: io::Error::other(why.to_owned()) }
@@ -210,6 +212,11 @@ impl<B: Backend> Backend for Faulty<B> {
         let path = self.inner.set_aside(place)?;
         self.put_order().retain(|put| put != place);
         self.reply(&call, fault).map(|()| path)
+    }
+
+    fn settle(&self, area: Area) -> Result<()> {
+        self.consult(Operation::Settle, area, None)?;
+        self.inner.settle(area)
     }
 
     fn location(&self) -> String {

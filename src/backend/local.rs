@@ -284,6 +284,13 @@ impl Backend for Local {
         moved.map_err(|error| self.error("set aside", place, error))
     }
 
+    fn settle(&self, area: Area) -> Result<()> {
+        let shards = shards().filter(|_| area == Area::Packs).map(|shard| format!("packs/{shard}"));
+        let mut folders = shards.chain([area.folder().to_owned()]);
+        let synced = folders.try_for_each(|folder| calls::sync_folder(&self.root.join(folder)));
+        synced.map_err(|error| self.error("sync", format!("folder {}", area.folder()), error))
+    }
+
     fn location(&self) -> String {
         crate::error::show(&self.root)
     }

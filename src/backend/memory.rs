@@ -138,6 +138,10 @@ impl Backend for Memory {
         Ok(format!("{ASIDE_FOLDER}/{name}"))
     }
 
+    fn settle(&self, _area: Area) -> Result<()> {
+        Ok(())
+    }
+
     fn location(&self) -> String {
         "memory".into()
     }

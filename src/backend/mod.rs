@@ -215,6 +215,9 @@ pub trait Backend: Send + Sync {
     /// it was. Returns the path it has there. At any moment the file is in one of both places.
     fn set_aside(&self, place: &Place) -> Result<String>;
 
+    /// Makes it last which files an area has, as a listing showed it: whoever put or removed one may have died before it was durable.
+    fn settle(&self, area: Area) -> Result<()>;
+
     /// Where the store is, for people.
     fn location(&self) -> String;
 
@@ -265,6 +268,10 @@ macro_rules! forward_to_inner {
 
             fn set_aside(&self, place: &Place) -> Result<String> {
                 (**self).set_aside(place)
+            }
+
+            fn settle(&self, area: Area) -> Result<()> {
+                (**self).settle(area)
             }
 
             fn location(&self) -> String {

@@ -266,7 +266,12 @@ impl Locator {
         let known: HashSet<ObjectName> = self.index().packs().unwrap_or_default().into_iter().map(|pack| pack.name).collect();
         let (mut batch, mut batch_chunks) = (Vec::new(), 0);
         let listed = self.list(Area::Packs).map_err(|error| self.pass_over(error)).unwrap_or_default();
-        for (name, size) in listed.into_iter().filter(|(name, _)| !known.contains(name)) {
+        let unlisted: Vec<(ObjectName, u64)> = listed.into_iter().filter(|(name, _)| !known.contains(name)).collect();
+        if !unlisted.is_empty() {
+            // Whoever put them may have died before they were durable. Where that cannot be made good, they can be read nevertheless.
+            let _ = self.backend.settle(Area::Packs);
+        }
+        for (name, size) in unlisted {
             let Some((header, contents)) = self.readable_footer(name, size) else { continue };
             batch_chunks += contents.chunks();
             batch.push(PackRecord { name, kind: header.kind, size, frames: contents.to_records() });

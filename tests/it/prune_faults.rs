@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use snap_backup::backend::{Area, Backend, Fault, Faulty, Listed, Memory, MemoryState, Operation, Place};
+use snap_backup::backend::{Area, Backend, Call, Fault, Faulty, Listed, Memory, MemoryState, Operation, Place};
 use snap_backup::compression::Level;
 use snap_backup::error::{Error, Result, StorageError, StorageErrorKind};
 use snap_backup::id::SnapshotId;
 use snap_backup::ops::prune::{PruneOptions, PruneReport, prune};
+use snap_backup::ops::repair::{Mode, repair_index};
 use snap_backup::progress::Silent;
 use snap_backup::repo::{Move, Mover, Ordinals};
 
@@ -102,6 +103,68 @@ fn a_crash_at_any_call_of_a_prune_that_condemns() {
 #[test]
 fn a_crash_at_any_call_of_a_prune_that_deletes_what_was_condemned() {
     assert!(sweep(&Before::announced(), &thorough(NIGHT), |_| Some(Fault::Crash)) > 30);
+}
+
+/// Acts on a store, and asserts that what a listing of an area showed was made to last before anything is changed of these: every listing
+/// of snapshots, and one of packs, since only those that nobody listed matter. Returns how many changes there were.
+fn lasts_before(changes: &'static [(Operation, Area)], area: Area, memory: &Memory, act: impl FnOnce(Arc<dyn Backend>)) -> u64 {
+    let (seen, changed) = (Mutex::new(None), Arc::new(AtomicU64::new(0)));
+    let count = changed.clone();
+    let store = Faulty::new(memory.clone(), move |call| {
+        let mut seen = seen.lock().unwrap();
+        let is_new = call.operation == Operation::List && (area == Area::Snapshots || seen.is_none());
+        if call.area == area && (is_new || call.operation == Operation::Settle) {
+            *seen = Some(call.operation);
+        }
+        if changes.contains(&(call.operation, call.area)) {
+            assert_eq!(*seen, Some(Operation::Settle), "{call:?}");
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        None
+    });
+    act(Arc::new(store));
+    changed.load(Ordering::SeqCst)
+}
+
+/// Else a power cut could bring back a snapshot whose removal was not durable, when what it needs is gone.
+#[test]
+fn what_snapshots_there_are_lasts_before_anything_is_deleted() {
+    const CHANGES: &[(Operation, Area)] = &[(Operation::Delete, Area::Packs), (Operation::Delete, Area::Segments)];
+    for options in [exclusive(), thorough(Duration::ZERO)] {
+        let before = Before::new();
+        let (bench, memory) = before.bench();
+        let prune = |store| drop(before.prune_over(&bench, store, &options).unwrap());
+        assert!(lasts_before(CHANGES, Area::Snapshots, &memory, prune) > 1);
+    }
+}
+
+/// Else a power cut could take a pack of somebody who died before it was durable, when others rely on it.
+#[test]
+fn what_packs_there_are_lasts_before_they_are_relied_on() {
+    let before = Before::new();
+    let (bench, memory) = before.bench();
+    let dies = |call: &Call| (call.operation == Operation::Put && call.area == Area::Segments).then_some(Fault::Crash);
+    let dying = bench.try_open_on(Arc::new(Faulty::new(memory.clone(), dies))).unwrap();
+    assert!(save(&dying, &noise(9, 300_000), &options()).is_err());
+    const DELETIONS: &[(Operation, Area)] = &[(Operation::Delete, Area::Packs)];
+    let prune = |store| drop(before.prune_over(&bench, store, &exclusive()).unwrap());
+    assert!(lasts_before(DELETIONS, Area::Packs, &memory, prune) > 1);
+
+    let unlisted = || {
+        let (bench, memory) = before.bench();
+        memory.places().iter().filter(|place| place.area == Area::Segments).for_each(|place| drop(memory.remove(place)));
+        (bench, memory)
+    };
+    const LISTINGS: &[(Operation, Area)] = &[(Operation::Put, Area::Segments)];
+    let (bench, memory) = unlisted();
+    let repair = |store| drop(repair_index(&bench.try_open_on(store).unwrap(), Mode::Act, &Silent).unwrap());
+    assert!(lasts_before(LISTINGS, Area::Packs, &memory, repair) > 0);
+    judge(&bench, &before.truth, "after a repair");
+    // A reader tells the index of them, on which a backup may rely.
+    const READS: &[(Operation, Area)] = &[(Operation::ReadAt, Area::Packs)];
+    let (bench, memory) = unlisted();
+    let read = |store| assert!(read(&bench.without_cache().try_open_on(store).unwrap(), "latest").is_ok());
+    assert!(lasts_before(READS, Area::Packs, &memory, read) > 0);
 }
 
 /// A crash, and another while the next prune goes on from there.
@@ -239,6 +302,10 @@ impl Backend for Bounded {
 
     fn set_aside(&self, place: &Place) -> snap_backup::backend::Result<String> {
         self.inner.set_aside(place)
+    }
+
+    fn settle(&self, area: Area) -> snap_backup::backend::Result<()> {
+        self.inner.settle(area)
     }
 
     fn location(&self) -> String {

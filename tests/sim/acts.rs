@@ -57,7 +57,9 @@ impl History {
                 let exclusive = act == Act::PruneAlone;
                 let max_unused = if self.draw(2) == 0 { MaxUnused::Bytes(0) } else { MaxUnused::Percent(5.0) };
                 let grace = if act != Act::Prune || self.draw(3) == 0 { Duration::ZERO } else { GRACE };
-                prune(repository, &PruneOptions { max_unused, grace, exclusive, ..PruneOptions::new(name) }, &Silent).map(drop)
+                let missing_snapshots_ok = self.state().robbed;
+                let options = PruneOptions { max_unused, grace, exclusive, missing_snapshots_ok, ..PruneOptions::new(name) };
+                prune(repository, &options, &Silent).map(drop)
             }
             Act::RepairIndex => repair_index(repository, Mode::Act, &Silent).map(drop),
             Act::RepairPacks => repair_packs(repository, &PacksOptions { read_data: true, ..PacksOptions::default() }, &Silent).map(drop),
@@ -82,6 +84,10 @@ impl History {
             }
             Act::Rot => {
                 self.rot();
+                Ok(())
+            }
+            Act::PowerCut => {
+                self.cut_power();
                 Ok(())
             }
             Act::Wait => {
@@ -149,7 +155,12 @@ impl History {
         }
         // Whose tags were changed twice names the first.
         let forgotten = &state.forgotten;
-        let is_heir = |stored: &&Stored| (stored.id == id || stored.snapshot.original == Some(first)) && !forgotten.contains(&stored.id);
+        let is_loose = |id: &SnapshotId| state.loose.iter().any(|loose| *loose.place() == Place::snapshot(*id));
+        let is_heir = |stored: &&Stored| {
+            let is_its = stored.id == id || stored.snapshot.original == Some(first);
+            // What a power cut may take yet was not promised to anybody.
+            is_its && !forgotten.contains(&stored.id) && !is_loose(&stored.id)
+        };
         let heirs: Vec<SnapshotId> = there.iter().filter(is_heir).map(|stored| stored.id).collect();
         assert!(!heirs.is_empty() || state.rot, "neither {id} nor what took its place is there");
         for heir in heirs {

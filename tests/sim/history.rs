@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use snap_backup::backend::{Area, Backend, Call, Fault, Faulty, Memory, Operation};
+use snap_backup::backend::{Area, Backend, Call, Fault, Faulty, Memory, Operation, Place};
 use snap_backup::error::{Error, Result, StorageErrorKind};
 use snap_backup::format::manifest::ChunkerParameters;
 use snap_backup::id::SnapshotId;
@@ -58,6 +58,24 @@ pub struct State {
     calls: blake3::Hasher,
     /// Stored bytes rot in this history, and nobody knows what relies on them.
     pub rot: bool,
+    /// What whoever crashed did last, and nobody made durable since: in the order it was done.
+    pub loose: Vec<Loose>,
+    /// A power cut took a snapshot that others may have seen: who prunes is told that it is gone, and goes on.
+    pub robbed: bool,
+}
+
+/// A change that others see, and that a power cut may undo.
+pub enum Loose {
+    Put(Place),
+    Deleted(Place, Vec<u8>),
+}
+
+impl Loose {
+    pub fn place(&self) -> &Place {
+        match self {
+            Self::Put(place) | Self::Deleted(place, _) => place,
+        }
+    }
 }
 
 pub struct Host {
@@ -96,6 +114,7 @@ pub enum Act {
     Copy,
     Read,
     Rot,
+    PowerCut,
     Wait,
 }
 
@@ -123,6 +142,7 @@ const ACTS: &[Act] = &[
     Act::Read,
     Act::Read,
     Act::Rot,
+    Act::PowerCut,
     Act::Wait,
     Act::Wait,
 ];
@@ -135,6 +155,11 @@ enum Trouble {
     Crash {
         call: u64,
         done: bool,
+    },
+    /// It ends in the first write from this call on, of which a store that breaks its promise shows a part.
+    Tears {
+        call: u64,
+        bytes: usize,
     },
     Fails(u64),
     ReplyLost(u64),
@@ -169,6 +194,8 @@ impl History {
             log: Vec::new(),
             calls: blake3::Hasher::new(),
             rot,
+            loose: Vec::new(),
+            robbed: false,
         };
         let history = Self {
             seed,
@@ -234,6 +261,7 @@ impl History {
         // Early calls more often than late ones: all operations have these.
         let call = self.draw(1 << self.draw(8));
         match self.draw(20) {
+            0 if self.state().rot => Trouble::Tears { call, bytes: self.draw(2000) as usize },
             0..3 => Trouble::Crash { call, done: self.draw(2) == 0 },
             3 => Trouble::Fails(call),
             4 => Trouble::ReplyLost(call),
@@ -255,6 +283,14 @@ impl History {
                     (seen.load(Ordering::SeqCst) || !changes)
                         .then_some(Fault::Crash)
                         .or_else(|| (!seen.swap(true, Ordering::SeqCst)).then_some(Fault::StoredThenError(StorageErrorKind::Other)))
+                }
+                Trouble::Tears { call: number, bytes } if call.number >= number => {
+                    let tears = call.operation == Operation::Put && !seen.swap(true, Ordering::SeqCst);
+                    match tears {
+                        true => Some(Fault::TornThenError(bytes)),
+                        // Reads on the way to it are answered.
+                        false => seen.load(Ordering::SeqCst).then_some(Fault::Crash),
+                    }
                 }
                 Trouble::Crash { call: number, done: false } => (call.number >= number).then_some(Fault::Crash),
                 // What fails once is tried again.
@@ -283,6 +319,7 @@ impl History {
 
     /// Writes down a call to the store.
     fn note(&self, call: &Call, fault: Option<Fault>) {
+        self.loosen(call, fault);
         let takes = matches!(call.operation, Operation::Delete | Operation::SetAside);
         if takes && matches!(call.area, Area::Packs | Area::Segments) {
             self.took.store(true, Ordering::SeqCst);
@@ -295,14 +332,63 @@ impl History {
         }
     }
 
+    /// A change whose caller did not live to sync its folder is not durable until somebody syncs that folder.
+    fn loosen(&self, call: &Call, fault: Option<Fault>) {
+        if (call.operation, fault) == (Operation::Settle, None) {
+            self.state().loose.retain(|loose| loose.place().area.folder() != call.area.folder());
+        }
+        let Some(place) = call.place else { return };
+        let loose = match (call.operation, fault) {
+            (Operation::Put, Some(Fault::StoredThenError(_))) => Some(Loose::Put(place.clone())),
+            (Operation::Delete, Some(Fault::StoredThenError(_))) => {
+                self.store.get(place, u64::MAX).ok().map(|bytes| Loose::Deleted(place.clone(), bytes))
+            }
+            (Operation::Put | Operation::Delete | Operation::SetAside, None) => None,
+            _ => return,
+        };
+        let there = self.store.get(place, u64::MAX).is_ok();
+        let mut state = self.state();
+        match loose {
+            // Of what is there already nothing is put.
+            Some(Loose::Put(_)) if there => {}
+            Some(loose) => state.loose.push(loose),
+            // What is not there is not deleted, and no folder synced for it.
+            None if !there && call.operation != Operation::Put => {}
+            None => state.loose.retain(|loose| folder_of(loose.place()) != folder_of(place)),
+        }
+    }
+
+    /// The power of the store fails when nobody is at work.
+    pub fn cut_power(&self) {
+        let loose = std::mem::take(&mut self.state().loose);
+        for change in loose.into_iter().rev() {
+            if self.draw(2) == 0 {
+                continue;
+            }
+            self.log(format!("undone: {}", change.place()));
+            self.took.store(true, Ordering::SeqCst);
+            match change {
+                Loose::Put(place) => {
+                    self.state().robbed |= place.area == Area::Snapshots;
+                    self.store.remove(&place);
+                }
+                Loose::Deleted(place, bytes) => self.store.insert(place, bytes),
+            }
+        }
+    }
+
     /// Some act of some host, and what goes wrong with it.
     pub fn step(self: &Arc<Self>, depth: u64) {
         let act = ACTS[self.draw(ACTS.len() as u64) as usize];
         let host = self.draw(self.hosts.len() as u64) as usize;
-        if depth > 0 && matches!(act, Act::PruneAlone | Act::Rot) {
+        if depth > 0 && matches!(act, Act::PruneAlone | Act::Rot | Act::PowerCut) {
             return;
         }
         self.act(act, host, depth);
+        // Often it is the power that made it crash.
+        if depth == 0 && self.draw(3) == 0 {
+            self.cut_power();
+        }
     }
 
     fn is_long(&self) -> bool {
@@ -317,7 +403,7 @@ impl History {
 
     fn act(self: &Arc<Self>, act: Act, host: usize, depth: u64) {
         let trouble = match act {
-            Act::Rot | Act::Wait => Trouble::None,
+            Act::Rot | Act::PowerCut | Act::Wait => Trouble::None,
             // It says itself that it is alone.
             Act::PruneAlone => match self.trouble(DEPTH_MAX) {
                 Trouble::Pauses(_) => Trouble::None,
@@ -393,6 +479,11 @@ impl History {
         self.check();
         nights
     }
+}
+
+/// The folder that is synced for a change to this file.
+fn folder_of(place: &Place) -> String {
+    place.path().rsplit_once('/').map(|(folder, _)| folder.to_owned()).unwrap_or_default()
 }
 
 /// Where nothing waits for a disk, if there is such a place.

@@ -1,6 +1,6 @@
 //! Whole histories from a seed: several hosts back up, forget, tag, prune, repair, copy and read in one store, stop in the middle of
-//! it for hours, crash at any call, get errors, lost replies and flipped bits, and have clocks years apart; in some histories stored
-//! bytes rot. After each step that can hurt, what was reported as saved and not forgotten must come back, to the byte.
+//! it for hours, crash at any call, get errors, lost replies and flipped bits, and have clocks years apart; the power of the store fails,
+//! which undoes what nobody made durable; in some histories stored bytes rot. After each step that can hurt, what was reported as saved and not forgotten must come back, to the byte.
 //!
 //! `HISTORIES=100000 cargo test --test sim histories_of` tries more of them, `NIGHTS=730 LONG=20 cargo test --test sim nights_of` so many
 //! of two years, `SEED` another series, `HISTORY` one of a series. A binary of its own, since a history takes milliseconds where nothing

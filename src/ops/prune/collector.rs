@@ -97,6 +97,8 @@ impl<'a> Collector<'a> {
         let mut vanished = true;
         while std::mem::take(&mut vanished) {
             listed = self.repository.locator()?.list(Area::Snapshots)?.into_iter().map(|(id, _)| id).collect();
+            // Else a power cut could bring back one that was removed, when what it needs is gone.
+            self.repository.backend().settle(Area::Snapshots)?;
             for &id in &listed {
                 if self.snapshots.contains(&id) {
                     continue;

@@ -154,11 +154,16 @@ impl Facts {
         while !self.read_segments(repository, marks, check)? {}
         // In order, so that what a faulty store does to a run can be repeated.
         let stored: BTreeMap<ObjectName, u64> = repository.locator()?.list(Area::Packs)?.into_iter().collect();
-        for (&name, &size) in &stored {
-            if !self.numbers.contains_key(&name) && !self.unreadable.contains_key(&name) {
-                self.read_unlisted(repository, marks, (name, size))?;
-                check()?;
-            }
+        let is_unlisted = |name: &ObjectName| !self.numbers.contains_key(name) && !self.unreadable.contains_key(name);
+        let unlisted: Vec<(ObjectName, u64)> =
+            stored.iter().map(|(&name, &size)| (name, size)).filter(|(name, _)| is_unlisted(name)).collect();
+        if !unlisted.is_empty() {
+            // Other copies may go because of what these hold, and whoever put them may have died before they were durable.
+            repository.backend().settle(Area::Packs)?;
+        }
+        for pack in unlisted {
+            self.read_unlisted(repository, marks, pack)?;
+            check()?;
         }
         for pack in &mut self.packs {
             pack.state = match stored.get(&pack.name) {

@@ -139,6 +139,10 @@ impl Run<'_> {
         let locator = self.repository.locator()?;
         let unlisted = |(name, _): &(&ObjectName, &u64)| !listed.contains(*name) && !condemned.contains(*name);
         let unlisted: Vec<(ObjectName, u64)> = self.packs.iter().filter(unlisted).map(|(name, size)| (*name, *size)).collect();
+        if self.mode == Mode::Act && !unlisted.is_empty() {
+            // Backups rely on what is listed, and whoever put these packs may have died before they were durable.
+            self.repository.backend().settle(Area::Packs)?;
+        }
         let mut batch: Vec<PackRecord> = Vec::new();
         let mut chunks = 0;
         for (name, size) in unlisted {
