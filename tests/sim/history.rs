@@ -67,6 +67,7 @@ pub struct State {
 /// A change that others see, and that a power cut may undo.
 pub enum Loose {
     Put(Place),
+    /// Also what was set aside.
     Deleted(Place, Vec<u8>),
 }
 
@@ -340,7 +341,7 @@ impl History {
         let Some(place) = call.place else { return };
         let loose = match (call.operation, fault) {
             (Operation::Put, Some(Fault::StoredThenError(_))) => Some(Loose::Put(place.clone())),
-            (Operation::Delete, Some(Fault::StoredThenError(_))) => {
+            (Operation::Delete | Operation::SetAside, Some(Fault::StoredThenError(_))) => {
                 self.store.get(place, u64::MAX).ok().map(|bytes| Loose::Deleted(place.clone(), bytes))
             }
             (Operation::Put | Operation::Delete | Operation::SetAside, None) => None,
