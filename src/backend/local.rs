@@ -285,10 +285,13 @@ impl Backend for Local {
     }
 
     fn settle(&self, area: Area) -> Result<()> {
-        let shards = shards().filter(|_| area == Area::Packs).map(|shard| format!("packs/{shard}"));
-        let mut folders = shards.chain([area.folder().to_owned()]);
-        let synced = folders.try_for_each(|folder| calls::sync_folder(&self.root.join(folder)));
-        synced.map_err(|error| self.error("sync", format!("folder {}", area.folder()), error))
+        let sync = |folder: &str| {
+            let synced = calls::sync_folder(&self.root.join(folder));
+            synced.map_err(|error| self.error("sync", format!("folder {folder}"), error))
+        };
+        let shards: Vec<String> = shards().filter(|_| area == Area::Packs).map(|shard| format!("packs/{shard}")).collect();
+        shards.par_iter().try_for_each(|shard| sync(shard))?;
+        sync(area.folder())
     }
 
     fn location(&self) -> String {

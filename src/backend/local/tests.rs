@@ -156,6 +156,17 @@ fn a_file_that_shrinks_is_short() {
 }
 
 #[test]
+fn a_folder_that_cannot_be_settled_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let store = made(root.path());
+    store.settle(Area::Packs).unwrap();
+    fs::remove_dir(root.path().join("packs/7f")).unwrap();
+    let error = store.settle(Area::Packs).unwrap_err();
+    assert!(error.to_string().contains("folder packs/7f"), "{error}");
+    store.settle(Area::Snapshots).unwrap();
+}
+
+#[test]
 fn areas_are_made_again_after_any_crash_half_way() {
     let order: Vec<String> = top_folders().map(String::from).chain(shards().map(|shard| format!("packs/{shard}"))).collect();
     let parent = tempfile::tempdir().unwrap();
