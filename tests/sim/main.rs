@@ -130,6 +130,10 @@ const FAILED_ONCE: &[u64] = &[
     51611812495439,
     // A repair of packs took a segment that the store failed to give once for one that is lost, and with it a good snapshot.
     163455774294019,
+    // A power cut brought back a snapshot whose data a prune had taken.
+    210029462906618,
+    // A pack that was not durable was listed by a repair, relied on by a backup, and taken by a power cut.
+    260448068325596,
 ];
 
 /// Else a seed would be worth nothing.
