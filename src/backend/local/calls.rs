@@ -86,8 +86,9 @@ pub fn sync(file: &OwnedFd) -> Result<()> {
 pub fn sync_folder(path: &Path) -> Result<()> {
     let folder = open_folder(path)?;
     match sync(&folder) {
-        // Some network file systems cannot sync folders; their servers do it unasked or not at all.
-        Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
+        // Some network file systems cannot sync folders; their servers do it unasked or not at all. Where nothing can be written, nothing
+        // waits to be.
+        Err(Errno::INVAL | Errno::NOTSUP | Errno::ROFS) => Ok(()),
         other => other,
     }
 }
