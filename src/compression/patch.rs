@@ -321,6 +321,18 @@ mod tests {
     }
 
     #[test]
+    fn what_two_have_in_common_ends_where_they_differ() {
+        let one = noise(1, 200);
+        for len in [0, 1, 31, 32, 33, 63, 64, 65, 199] {
+            let mut other = one.clone();
+            other[len] ^= 1;
+            assert_eq!((common_start(&one, &other), common_start(&one, &one[..len])), (len, len));
+            let back = |bytes: &[u8]| bytes.iter().rev().copied().collect::<Vec<u8>>();
+            assert_eq!((common_end(&back(&one), &back(&other)), common_end(&back(&one), &back(&one[..len]))), (len, len));
+        }
+    }
+
+    #[test]
     fn a_finder_forgets_the_base_before() {
         let (old, new) = (noise(1, 200_000), noise(2, 100_000));
         let mut finder = Finder::default();

@@ -125,6 +125,7 @@ mod tests {
         assert!(cache.recall(hash, SIZE - 1).is_none() && cache.recall(hash, (LEAVES_MAX * LEAF_BYTES) as u64 + 1).is_none());
         fs::rename(cache.file(hash), cache.file(other)).unwrap();
         assert!(cache.recall(other, SIZE).is_none(), "under another name");
+        assert_ne!(purpose(hash), purpose(other), "each is sealed for its own");
     }
 
     #[test]

@@ -289,3 +289,143 @@ impl Facts {
         self.pack(pack).state == State::Gone && read.is_err_and(|error| error.kind == StorageErrorKind::NotFound)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::backend::{Backend, Call, Fault, Faulty, Memory, Operation};
+    use crate::crypto::Secret;
+    use crate::format::frame::{BaseRun, ChunkTable, Codec, Present};
+    use crate::format::recipe::Run;
+    use crate::id::{ChunkId, FrameId};
+    use crate::repo::Opening;
+    use crate::world::World;
+
+    const CHUNKS: u32 = 6;
+
+    fn chunks(range: Range<u32>) -> Ordinals {
+        let mut chunks = Ordinals::default();
+        chunks.add(range.start, range.end - range.start);
+        chunks
+    }
+
+    /// A frame of which these chunks are there, based on chunks of others.
+    fn frame(number: u8, there: Range<u32>, base: &[(u8, Range<u32>)]) -> FrameRecord {
+        let mut table = ChunkTable::default();
+        (0..CHUNKS as u8).for_each(|chunk| table.push(ChunkId([number ^ chunk; 16]), 1000));
+        let present =
+            (there != (0..CHUNKS)).then(|| Present::from_flags((0..CHUNKS).map(|i| there.contains(&i)).collect::<Vec<_>>().into_iter()));
+        let run = |(frame, range): &(u8, Range<u32>)| BaseRun {
+            at: 0,
+            frame: FrameId([*frame; 32]),
+            first: range.start,
+            count: range.end - range.start,
+        };
+        let base = (!base.is_empty()).then(|| Base(base.iter().map(run).collect()));
+        FrameRecord { id: FrameId([number; 32]), offset: 0, stored_len: 6000, codec: Codec::Zstd, table, present, base }
+    }
+
+    #[derive(Default)]
+    struct Scene {
+        facts: Facts,
+        marks: Marks,
+    }
+
+    impl Scene {
+        fn pack(&mut self, frames: Vec<FrameRecord>) -> u32 {
+            let name = ObjectName([self.facts.packs.len() as u8 + 1; 32]);
+            self.facts.add(&PackRecord { name, kind: Kind::DataPack, size: 6500, frames }, &mut self.marks, true)
+        }
+
+        fn needs(&mut self, frame: u8, range: Range<u32>) {
+            self.marks.add_run(&Run { frame: FrameId([frame; 32]), first: range.start, count: range.end - range.start });
+        }
+
+        /// Chunks of a frame that are marked as a base.
+        fn based_on(&self, frame: u8) -> Option<Ordinals> {
+            self.marks.of(&FrameId([frame; 32])).and_then(|mark| mark.base.as_deref().cloned())
+        }
+    }
+
+    /// What is said of a base may stand in several runs, and its chunks in several plain copies of it.
+    #[test]
+    fn a_base_is_there_if_plain_copies_give_all_of_it() {
+        let mut scene = Scene::default();
+        let delta = scene.pack(vec![frame(1, 0..6, &[(2, 0..2), (3, 1..3), (2, 3..5)])]);
+        scene.needs(1, 0..6);
+        let is_read = |scene: &mut Scene| {
+            scene.facts.mark_used_bases(&mut scene.marks);
+            scene.facts.copies_of(delta)[0].meets(&scene.marks)
+        };
+        assert!(!is_read(&mut scene));
+        scene.pack(vec![frame(3, 0..6, &[]), frame(2, 0..4, &[])]);
+        assert!(!is_read(&mut scene), "the last chunk is not there");
+        scene.pack(vec![frame(2, 0..6, &[(3, 0..1)])]);
+        assert!(!is_read(&mut scene), "not in a plain copy");
+        assert_eq!(scene.based_on(2), None, "what is lost is nobody's need");
+        let last = scene.pack(vec![frame(2, 4..6, &[])]);
+        for state in [State::Unsound, State::Gone] {
+            scene.facts.packs[last as usize].state = state;
+            assert!(!is_read(&mut scene), "{state:?}");
+        }
+        scene.facts.packs[last as usize].state = State::Sound;
+        assert!(is_read(&mut scene));
+        let mut both = chunks(0..2);
+        both.join(&chunks(3..5));
+        assert_eq!((scene.based_on(2), scene.based_on(3)), (Some(both), Some(chunks(1..3))));
+    }
+
+    /// Of deltas that nothing uses, those in packs that stay keep what is there of their bases.
+    #[test]
+    fn only_what_stays_keeps_its_base() {
+        let mut scene = Scene::default();
+        scene.pack(vec![frame(2, 0..6, &[]), frame(3, 0..3, &[]), frame(4, 0..6, &[]), frame(5, 0..6, &[])]);
+        let stays = scene.pack(vec![frame(1, 0..6, &[(2, 0..2), (3, 1..4)]), frame(6, 0..6, &[(4, 0..6)])]);
+        scene.pack(vec![frame(7, 0..6, &[(5, 0..6)])]);
+        let gone = scene.pack(vec![frame(8, 0..6, &[(5, 0..6)])]);
+        scene.facts.packs[gone as usize].state = State::Gone;
+        scene.needs(6, 2..3);
+        scene.facts.mark_bases(&mut scene.marks, &|pack| pack == stays || pack == gone);
+        assert_eq!([2, 3, 4, 5].map(|frame| scene.based_on(frame)), [Some(chunks(0..2)), None, None, None]);
+        // What is used keeps it wherever it is.
+        scene.facts.mark_used_bases(&mut scene.marks);
+        assert_eq!(scene.based_on(4), Some(chunks(0..6)));
+    }
+
+    /// Neither a segment nor a listing that lags behind decides what is gone.
+    #[test]
+    fn a_pack_is_what_the_store_has_of_it() {
+        let (memory, trouble) = (Memory::new(), Arc::new(Mutex::new(None)));
+        let told = trouble.clone();
+        let plan = move |call: &Call| (*told.lock().unwrap()).filter(|_| call.operation == Operation::ReadAt).map(Fault::Error);
+        let opening = Opening { secret: Secret::KeyFile(vec![7; 32]), cache: None, world: World::system() };
+        let repository = Repository::create(Arc::new(Faulty::new(memory.clone(), plan)), opening, "test").unwrap();
+        let (name, mut scene) = (|number: u8| ObjectName([number; 32]), Scene::default());
+        let put = |number: u8, size: usize| memory.put(&Place::pack(name(number)), &vec![0; size]).unwrap();
+        let refresh = |scene: &mut Scene| scene.facts.refresh(&repository, &mut scene.marks, &|| Ok(()));
+        let packs = [(); 3].map(|()| scene.pack(Vec::new()));
+        put(1, 6500);
+        put(2, 6499);
+        refresh(&mut scene).unwrap();
+        assert_eq!(packs.map(|pack| scene.facts.pack(pack).state), [State::Sound, State::Unsound, State::Gone]);
+        assert_eq!(packs.map(|pack| scene.facts.is_gone(&repository, pack)), [false, false, true]);
+        put(3, 6500);
+        memory.delete(&Place::pack(name(1))).unwrap();
+        assert_eq!(packs.map(|pack| scene.facts.is_gone(&repository, pack)), [false; 3]);
+        // One that no segment lists: it may be gone before it is read, but nothing is decided without what it may hold.
+        put(9, 6500);
+        for (kind, is_ok) in [(StorageErrorKind::NotFound, true), (StorageErrorKind::Other, false)] {
+            *trouble.lock().unwrap() = Some(kind);
+            assert_eq!(refresh(&mut scene).is_ok(), is_ok);
+            assert!(scene.facts.unreadable.is_empty());
+        }
+        *trouble.lock().unwrap() = None;
+        refresh(&mut scene).unwrap();
+        assert!(scene.facts.unreadable.keys().eq([&name(9)]) && scene.facts.number(&name(9)).is_none());
+        memory.delete(&Place::pack(name(9))).unwrap();
+        refresh(&mut scene).unwrap();
+        assert!(scene.facts.unreadable.is_empty());
+    }
+}

@@ -483,6 +483,180 @@ mod tests {
         scene.facts.packs[0].state = State::Unsound;
         let error = scene.plan(MaxUnused::Bytes(0)).unwrap_err();
         assert!(error.to_string().contains("has another size than it should"), "{error}");
+        assert!(error.to_string().contains("lacks chunks of it"), "{error}");
+    }
+
+    fn limited(scene: &mut Scene, condemned: &Condemned, max_unused: MaxUnused, max_repack: Option<u64>) -> Plan {
+        scene.facts.mark_used_bases(&mut scene.marks);
+        plan(&scene.facts, &mut scene.marks, condemned, &Limits { max_unused, max_repack }).unwrap()
+    }
+
+    /// To the byte: of header and footer a frame has its share.
+    #[test]
+    fn figures_say_what_there_is_and_what_goes() {
+        let mut scene = Scene::default();
+        scene.pack(vec![frame(1, None, None), frame(2, None, None)]);
+        let partly = scene.pack(vec![frame(3, None, None), frame(4, None, None), frame(11, None, None)]);
+        let dead = scene.pack(vec![frame(5, None, None)]);
+        let (doomed, announced) = (scene.pack(vec![frame(6, None, None)]), scene.pack(vec![frame(7, None, None)]));
+        let unsound = scene.pack(vec![frame(1, None, None)]);
+        let young = scene.pack(vec![frame(8, None, None)]);
+        let gone = scene.pack(vec![frame(9, None, None)]);
+        let broken = scene.pack(vec![frame(10, None, None)]);
+        scene.facts.packs[unsound as usize].state = State::Unsound;
+        scene.facts.packs[broken as usize].state = State::Unsound;
+        scene.facts.packs[young as usize].settled = false;
+        scene.facts.packs[gone as usize].state = State::Gone;
+        (1..=2).for_each(|frame| scene.needs(frame, 0, CHUNKS));
+        scene.needs(3, 1, 2);
+        scene.needs(11, 0, CHUNKS);
+        let condemned = Condemned { doomed: HashSet::from([doomed]), announced: HashSet::from([announced]) };
+        let expected = Figures {
+            total_packs: 8,
+            total_size: 6 * 6500 + 12_500 + 18_500,
+            used_size: 12_500 + 6500 + 8333,
+            unused_size: 18_500 - 8333,
+            remove_packs: 2,
+            remove_size: 2 * 6500,
+            rewrite_packs: 1,
+            rewrite_size: 18_500,
+            rewrite_gain: 18_500 - 8333,
+            thin_frames: 1,
+            condemned_packs: 2,
+            condemned_size: 2 * 6500,
+            size_after: 12_500 + 2 * 6500 + 8333,
+            unused_after: 0,
+        };
+        let plan = limited(&mut scene, &condemned, MaxUnused::Bytes(0), None);
+        assert_eq!((plan.remove, plan.rewrite), (vec![dead, broken], vec![partly]));
+        assert_eq!(plan.figures, expected);
+        let plan = limited(&mut scene, &condemned, MaxUnused::Unlimited, None);
+        let stays = Figures {
+            rewrite_packs: 0,
+            rewrite_size: 0,
+            rewrite_gain: 0,
+            thin_frames: 0,
+            size_after: expected.size_after + expected.unused_size,
+            unused_after: expected.unused_size,
+            ..expected
+        };
+        assert_eq!((plan.rewrite, plan.figures), (vec![], stays));
+    }
+
+    /// A copy on its way out, more so one that goes for certain, is kept only if there is no other.
+    #[test]
+    fn a_copy_that_stays_outlives_one_on_its_way_out() {
+        let sets: [(&[u32], &[u32]); 3] = [(&[0], &[]), (&[], &[0]), (&[0], &[1])];
+        for (doomed, announced) in sets {
+            let mut scene = Scene::default();
+            scene.pack(vec![frame(1, None, None)]);
+            // Worse in every other way: a delta in a pack that nothing else needs.
+            scene.pack(vec![frame(1, Some(2), None), frame(3, None, None), frame(4, None, None)]);
+            scene.pack(vec![frame(2, None, None)]);
+            scene.needs(1, 0, CHUNKS);
+            let condemned = Condemned { doomed: doomed.iter().copied().collect(), announced: announced.iter().copied().collect() };
+            let kept = choose(&scene.facts, &scene.marks, &condemned).unwrap();
+            let frames: Vec<u64> = kept.packs.iter().map(|kept| kept.frames).collect();
+            assert_eq!(frames, [0, 1, 0], "{doomed:?} are doomed, {announced:?} announced");
+        }
+    }
+
+    #[test]
+    fn of_equal_copies_the_one_in_the_fuller_pack_is_kept() {
+        let mut scene = Scene::default();
+        let wasteful = scene.pack(vec![frame(1, None, None), frame(2, None, None)]);
+        // As much is unused in it, which is less of it.
+        let fuller = scene.pack(vec![frame(1, None, None), frame(3, None, None), frame(4, None, None), frame(5, None, None)]);
+        for number in [1, 3, 4] {
+            scene.needs(number, 0, CHUNKS);
+        }
+        let plan = scene.plan(MaxUnused::Unlimited).unwrap();
+        assert_eq!((plan.remove, plan.figures.used_size), (vec![wasteful], 18_000 + 375));
+        assert_eq!(plan.figures.total_size - plan.figures.remove_size, scene.facts.pack(fuller).size);
+    }
+
+    /// Packs of four frames, of which the first has one that is needed, and each other one more than the one before.
+    fn stepped() -> Scene {
+        let mut scene = Scene::default();
+        for pack in 0..4 {
+            scene.pack((0..4).map(|at| frame(4 * pack + at, None, None)).collect());
+            (0..=pack).for_each(|at| scene.needs(4 * pack + at, 0, CHUNKS));
+        }
+        scene
+    }
+
+    /// Used are 6125, 12,250, 18,375 and 24,500 bytes of 24,500 each.
+    #[test]
+    fn the_most_wasteful_packs_are_rewritten_until_little_enough_is_unused() {
+        let mut scene = stepped();
+        let rewritten = |scene: &mut Scene, max_unused, max_repack| limited(scene, &Condemned::default(), max_unused, max_repack).rewrite;
+        for (allowed, packs) in [(0, 3), (6124, 3), (6125, 2), (18_374, 2), (18_375, 1), (36_749, 1), (36_750, 0)] {
+            assert_eq!(rewritten(&mut scene, MaxUnused::Bytes(allowed), None), (0..packs).collect::<Vec<u32>>(), "{allowed}");
+        }
+        // Of what is stored afterwards: 61,250 bytes are used.
+        for (percent, packs) in [(0.0, 3), (9.0, 3), (9.1, 2), (23.0, 2), (23.1, 1), (37.4, 1), (37.5, 0), (100.0, 0), (150.0, 0)] {
+            assert_eq!(rewritten(&mut scene, MaxUnused::Percent(percent), None), (0..packs).collect::<Vec<u32>>(), "{percent} %");
+        }
+        for (room, packs) in [(24_499, 0), (24_500, 1), (48_999, 1), (49_000, 2), (73_499, 2), (73_500, 3)] {
+            assert_eq!(rewritten(&mut scene, MaxUnused::Bytes(0), Some(room)), (0..packs).collect::<Vec<u32>>(), "{room}");
+        }
+    }
+
+    /// Unused are 6250 bytes of 12,500, 18,188 of 48,500, 6125 of 24,500, and none of 6500.
+    #[test]
+    fn the_unused_share_of_a_pack_counts_and_not_its_size() {
+        let mut scene = Scene::default();
+        let mut next = 0;
+        for (frames, needed) in [(2, 1), (8, 5), (4, 3), (1, 1)] {
+            scene.pack((next..next + frames).map(|number| frame(number, None, None)).collect());
+            (next..next + needed).for_each(|number| scene.needs(number, 0, CHUNKS));
+            next += frames;
+        }
+        let mut rewritten = |allowed, room| limited(&mut scene, &Condemned::default(), MaxUnused::Bytes(allowed), room).rewrite;
+        assert_eq!([24_313, 24_312, 6125].map(|allowed| rewritten(allowed, None)), [vec![0], vec![0, 1], vec![0, 1]]);
+        // What does not fit leaves room for what does, and what is used as a whole stays.
+        assert_eq!(rewritten(0, Some(45_000)), [0, 2]);
+    }
+
+    /// Deltas that nothing uses hold on to their bases: their packs come first, and are rewritten however little is unused.
+    #[test]
+    fn packs_with_deltas_nothing_uses_come_first() {
+        let mut scene = Scene::default();
+        scene.pack(vec![frame(1, None, None), frame(2, None, None)]);
+        let wasteful = scene.pack((3..8).map(|number| frame(number, None, None)).collect());
+        let orphans = scene.pack((8..12).map(|number| frame(number, (number == 11).then_some(2), None)).collect());
+        for number in [1, 3, 8, 9, 10] {
+            scene.needs(number, 0, CHUNKS);
+        }
+        let rewritten = |scene: &mut Scene, unused, room| limited(scene, &Condemned::default(), MaxUnused::Bytes(unused), room).rewrite;
+        assert_eq!(rewritten(&mut scene, 1_000_000, None), [orphans]);
+        assert_eq!(rewritten(&mut scene, 0, Some(33_000)), [orphans]);
+        // What it is based on is needed anyway: then it holds on to nothing.
+        scene.needs(2, 1, 3);
+        assert!(rewritten(&mut scene, 1_000_000, None).is_empty());
+        assert_eq!(rewritten(&mut scene, 0, Some(33_000)), [wasteful]);
+    }
+
+    #[test]
+    fn many_small_packs_of_a_kind_are_merged() {
+        let scene = |data: usize, catalog: usize, size: u64| {
+            let mut scene = Scene::default();
+            for at in 0..data + catalog {
+                let number = scene.pack(vec![frame(at as u8, None, None)]) as usize;
+                let kind = if at < data { Kind::DataPack } else { Kind::CatalogPack };
+                (scene.facts.packs[number].kind, scene.facts.packs[number].size) = (kind, size);
+                scene.needs(at as u8, 0, CHUNKS);
+            }
+            scene
+        };
+        let rewritten = |mut scene: Scene, room| limited(&mut scene, &Condemned::default(), MaxUnused::Percent(5.0), room).rewrite;
+        let (few, many, small) = (SMALL_PACKS_MIN - 1, SMALL_PACKS_MIN, SMALL_PACK_BYTES - 1);
+        // All that is around the boxes is the frames': nothing is unused.
+        assert!(rewritten(scene(few, few, small), None).is_empty());
+        assert_eq!(rewritten(scene(many, few, small), None), (0..many as u32).collect::<Vec<_>>());
+        assert_eq!(rewritten(scene(few, many, small), None), (few as u32..(few + many) as u32).collect::<Vec<_>>());
+        assert!(rewritten(scene(many, many, SMALL_PACK_BYTES), None).is_empty());
+        assert_eq!(rewritten(scene(many, 0, small), Some(3 * small)), [0, 1, 2], "no more than may be moved");
     }
 
     /// Random stores: every frame that is needed and was given by one copy still is, by a pack that is neither removed nor condemned,
