@@ -8,11 +8,13 @@ use snap_backup::backend::{Area, Backend, Call, Fault, Faulty, Listed, Memory, M
 use snap_backup::compression::Level;
 use snap_backup::error::{Error, Result, StorageError, StorageErrorKind};
 use snap_backup::id::SnapshotId;
+use snap_backup::limits::PACK_BYTES_TARGET;
 use snap_backup::ops::prune::{PruneOptions, PruneReport, prune};
 use snap_backup::ops::repair::{Mode, repair_index};
 use snap_backup::progress::Silent;
 use snap_backup::repo::{Move, Mover, Ordinals};
 
+use crate::cli::wait_for;
 use crate::prune::*;
 use crate::support::*;
 
@@ -623,6 +625,11 @@ fn a_backup_of_many_nights_is_not_undone() {
             let before = self.bytes.position() / (20 << 20);
             let count = self.bytes.read(buffer)?;
             if self.bytes.position() / (20 << 20) > before {
+                // What was read is on its way: all but a slab and what a frame and a pack are filled up with. Else, where threads starve,
+                // a night would see nothing new of this backup, and take it for dead.
+                let under_way = 6 << 20;
+                let due = self.bytes.position().saturating_sub(under_way) as usize / (PACK_BYTES_TARGET + (1 << 20));
+                wait_for("packs", || packs(&*self.bench.store).len() >= due);
                 run(&self.bench, &thorough(NIGHT)).unwrap();
                 self.nights.fetch_add(1, Ordering::SeqCst);
             }

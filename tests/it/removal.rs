@@ -23,11 +23,14 @@ use snap_backup::retention::{Age, Count, GroupBy, Period, Policy, Rule};
 use crate::prune::*;
 use crate::support::*;
 
-fn forget_all_but_the_last(repository: &Repository) -> Result<()> {
+fn all_but_the_last() -> ForgetOptions {
     let policy = Policy::new([Rule::Count(Period::Each, Count::Number(1))], Age::default());
     let choice = Choice::Policy { policy, group_by: GroupBy::default() };
-    let options = ForgetOptions { choice, filter: SnapshotFilter::default(), zone: TimeZone::UTC };
-    execute(repository, &plan(repository, &options, &Silent)?, "other", &Silent)
+    ForgetOptions { choice, filter: SnapshotFilter::default(), zone: TimeZone::UTC }
+}
+
+fn forget_all_but_the_last(repository: &Repository) -> Result<()> {
+    execute(repository, &plan(repository, &all_but_the_last(), &Silent)?, "other", &Silent)
 }
 
 fn forget_by_name(repository: &Repository, which: &str) -> Result<()> {
@@ -86,6 +89,20 @@ fn rules_remove_while_tags_change() {
     for seed in 80..84 {
         side_by_side(seed, forget_all_but_the_last, retag_all);
     }
+}
+
+/// What rules keep is what the others may go for. Once that is gone, they stay.
+#[test]
+fn rules_remove_nothing_for_what_is_gone() {
+    let (bench, memory) = Bench::in_memory(100);
+    let ids: Vec<SnapshotId> = (0..3).map(|number| bench.save(&lines(number, 3000)).snapshot.unwrap()).collect();
+    let repository = bench.open();
+    let planned = plan(&repository, &all_but_the_last(), &Silent).unwrap();
+    assert_eq!(planned.removed().count(), 2);
+    forget(&bench.open(), &ids[2..]);
+    let outcome = execute(&repository, &planned, "h", &Silent);
+    assert!(matches!(outcome, Err(Error::Conflict(_))), "{outcome:?}");
+    assert!(ids[..2].iter().all(|id| memory.places().contains(&Place::snapshot(*id))));
 }
 
 /// Two that each leave one, and not the same.
