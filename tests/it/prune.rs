@@ -9,6 +9,7 @@ use snap_backup::error::{Error, Result};
 use snap_backup::format::record::Record;
 use snap_backup::id::{ObjectName, SnapshotId};
 use snap_backup::ops::prune::{MaxUnused, PruneOptions, PruneReport, prune};
+use snap_backup::ops::repair::{Mode, repair_index};
 use snap_backup::progress::Silent;
 use snap_backup::repo::Repository;
 use snap_backup::repo::records::{Records, Rigour, publish};
@@ -237,6 +238,20 @@ fn many_small_packs_and_segments_become_few() {
     // With "unlimited" nothing is rewritten.
     let report = run(&scene.bench, &PruneOptions { max_unused: MaxUnused::Unlimited, ..exclusive() }).unwrap();
     assert_eq!((report.frames_moved, report.packs_deleted), (0, 0));
+}
+
+/// As a backup leaves them that died before it wrote a segment.
+#[test]
+fn packs_in_no_segment_that_are_needed_are_listed() {
+    let mut scene = Scene::new(8, &nights_of(3, 150_000));
+    scene.forget(&[1]);
+    let unlisted = |scene: &Scene| repair_index(&scene.bench.open(), Mode::Look, &Silent).unwrap().packs_listed.len();
+    assert_eq!(unlisted(&scene), 0);
+    scene.memory.places().iter().filter(|place| place.area == Area::Segments).for_each(|place| drop(scene.memory.remove(place)));
+    assert_eq!(unlisted(&scene), packs(&scene.memory).len());
+    run(&scene.bench, &exclusive()).unwrap();
+    assert_eq!(unlisted(&scene), 0);
+    scene.judge("listed again");
 }
 
 #[test]
