@@ -86,9 +86,9 @@ pub fn sync(file: &OwnedFd) -> Result<()> {
 pub fn sync_folder(path: &Path) -> Result<()> {
     let folder = open_folder(path)?;
     match sync(&folder) {
-        // Some network file systems cannot sync folders; their servers do it unasked or not at all. Where nothing can be written, nothing
-        // waits to be.
-        Err(Errno::INVAL | Errno::NOTSUP | Errno::ROFS) => Ok(()),
+        // Some network file systems cannot sync folders; their servers do it unasked or not at all. Not so ROFS: a file system says that
+        // which gave up after an error, with what was put still waiting.
+        Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
         other => other,
     }
 }
