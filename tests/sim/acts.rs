@@ -57,9 +57,7 @@ impl History {
                 let exclusive = act == Act::PruneAlone;
                 let max_unused = if self.draw(2) == 0 { MaxUnused::Bytes(0) } else { MaxUnused::Percent(5.0) };
                 let grace = if act != Act::Prune || self.draw(3) == 0 { Duration::ZERO } else { GRACE };
-                let missing_snapshots_ok = self.state().robbed;
-                let options = PruneOptions { max_unused, grace, exclusive, missing_snapshots_ok, ..PruneOptions::new(name) };
-                prune(repository, &options, &Silent).map(drop)
+                prune(repository, &PruneOptions { max_unused, grace, exclusive, ..PruneOptions::new(name) }, &Silent).map(drop)
             }
             Act::RepairIndex => repair_index(repository, Mode::Act, &Silent).map(drop),
             Act::RepairPacks => repair_packs(repository, &PacksOptions { read_data: true, ..PacksOptions::default() }, &Silent).map(drop),

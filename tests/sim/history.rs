@@ -60,8 +60,6 @@ pub struct State {
     pub rot: bool,
     /// What whoever crashed did last, and nobody made durable since: in the order it was done.
     pub loose: Vec<Loose>,
-    /// A power cut took a snapshot that others may have seen: who prunes is told that it is gone, and goes on.
-    pub robbed: bool,
 }
 
 /// A change that others see, and that a power cut may undo.
@@ -196,7 +194,6 @@ impl History {
             calls: blake3::Hasher::new(),
             rot,
             loose: Vec::new(),
-            robbed: false,
         };
         let history = Self {
             seed,
@@ -369,10 +366,7 @@ impl History {
             self.log(format!("undone: {}", change.place()));
             self.took.store(true, Ordering::SeqCst);
             match change {
-                Loose::Put(place) => {
-                    self.state().robbed |= place.area == Area::Snapshots;
-                    self.store.remove(&place);
-                }
+                Loose::Put(place) => drop(self.store.remove(&place)),
                 Loose::Deleted(place, bytes) => self.store.insert(place, bytes),
             }
         }
