@@ -12,6 +12,8 @@ mod facts;
 mod plan;
 mod secure;
 mod segments;
+#[cfg(test)]
+mod testing;
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;

@@ -294,16 +294,14 @@ impl Facts {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use super::super::testing::{CHUNKS, Scene, only, whole};
     use super::*;
     use crate::backend::{Backend, Call, Fault, Faulty, Memory, Operation};
     use crate::crypto::Secret;
-    use crate::format::frame::{BaseRun, ChunkTable, Codec, Present};
-    use crate::format::recipe::Run;
-    use crate::id::{ChunkId, FrameId};
+    use crate::format::frame::BaseRun;
+    use crate::id::FrameId;
     use crate::repo::Opening;
     use crate::world::World;
-
-    const CHUNKS: u32 = 6;
 
     fn chunks(range: Range<u32>) -> Ordinals {
         let mut chunks = Ordinals::default();
@@ -313,10 +311,7 @@ mod tests {
 
     /// A frame of which these chunks are there, based on chunks of others.
     fn frame(number: u8, there: Range<u32>, base: &[(u8, Range<u32>)]) -> FrameRecord {
-        let mut table = ChunkTable::default();
-        (0..CHUNKS as u8).for_each(|chunk| table.push(ChunkId([number ^ chunk; 16]), 1000));
-        let present =
-            (there != (0..CHUNKS)).then(|| Present::from_flags((0..CHUNKS).map(|i| there.contains(&i)).collect::<Vec<_>>().into_iter()));
+        let present = (there != (0..CHUNKS)).then(|| only(there));
         let run = |(frame, range): &(u8, Range<u32>)| BaseRun {
             at: 0,
             frame: FrameId([*frame; 32]),
@@ -324,25 +319,10 @@ mod tests {
             count: range.end - range.start,
         };
         let base = (!base.is_empty()).then(|| Base(base.iter().map(run).collect()));
-        FrameRecord { id: FrameId([number; 32]), offset: 0, stored_len: 6000, codec: Codec::Zstd, table, present, base }
-    }
-
-    #[derive(Default)]
-    struct Scene {
-        facts: Facts,
-        marks: Marks,
+        FrameRecord { present, base, ..whole(number) }
     }
 
     impl Scene {
-        fn pack(&mut self, frames: Vec<FrameRecord>) -> u32 {
-            let name = ObjectName([self.facts.packs.len() as u8 + 1; 32]);
-            self.facts.add(&PackRecord { name, kind: Kind::DataPack, size: 6500, frames }, &mut self.marks, true)
-        }
-
-        fn needs(&mut self, frame: u8, range: Range<u32>) {
-            self.marks.add_run(&Run { frame: FrameId([frame; 32]), first: range.start, count: range.end - range.start });
-        }
-
         /// Chunks of a frame that are marked as a base.
         fn based_on(&self, frame: u8) -> Option<Ordinals> {
             self.marks.of(&FrameId([frame; 32])).and_then(|mark| mark.base.as_deref().cloned())
@@ -354,7 +334,7 @@ mod tests {
     fn a_base_is_there_if_plain_copies_give_all_of_it() {
         let mut scene = Scene::default();
         let delta = scene.pack(vec![frame(1, 0..6, &[(2, 0..2), (3, 1..3), (2, 3..5)])]);
-        scene.needs(1, 0..6);
+        scene.needs(1, 0, 6);
         let is_read = |scene: &mut Scene| {
             scene.facts.mark_used_bases(&mut scene.marks);
             scene.facts.copies_of(delta)[0].meets(&scene.marks)
@@ -386,7 +366,7 @@ mod tests {
         scene.pack(vec![frame(7, 0..6, &[(5, 0..6)])]);
         let gone = scene.pack(vec![frame(8, 0..6, &[(5, 0..6)])]);
         scene.facts.packs[gone as usize].state = State::Gone;
-        scene.needs(6, 2..3);
+        scene.needs(6, 2, 1);
         scene.facts.mark_bases(&mut scene.marks, &|pack| pack == stays || pack == gone);
         assert_eq!([2, 3, 4, 5].map(|frame| scene.based_on(frame)), [Some(chunks(0..2)), None, None, None]);
         // What is used keeps it wherever it is.
@@ -405,7 +385,7 @@ mod tests {
         let (name, mut scene) = (|number: u8| ObjectName([number; 32]), Scene::default());
         let put = |number: u8, size: usize| memory.put(&Place::pack(name(number)), &vec![0; size]).unwrap();
         let refresh = |scene: &mut Scene| scene.facts.refresh(&repository, &mut scene.marks, &|| Ok(()));
-        let packs = [(); 3].map(|()| scene.pack(Vec::new()));
+        let packs = [1, 2, 3].map(|number| scene.pack(vec![frame(number, 0..6, &[])]));
         put(1, 6500);
         put(2, 6499);
         refresh(&mut scene).unwrap();

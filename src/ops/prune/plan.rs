@@ -324,14 +324,11 @@ fn select(facts: &Facts, partly: &[Partly], used: u64, limits: &Limits) -> Vec<u
 mod tests {
     use std::collections::HashMap;
 
+    use super::super::testing::{CHUNKS, Scene, only, whole};
     use super::*;
     use crate::format::envelope::Kind;
-    use crate::format::frame::{Base, BaseRun, ChunkTable, Codec, FrameRecord, Present};
-    use crate::format::recipe::Run;
-    use crate::format::segment::PackRecord;
-    use crate::id::{ChunkId, FrameId, ObjectName};
-
-    const CHUNKS: u32 = 6;
+    use crate::format::frame::{Base, BaseRun, FrameRecord, Present};
+    use crate::id::FrameId;
 
     /// A small generator (SplitMix64).
     struct Random(u64);
@@ -347,33 +344,11 @@ mod tests {
     }
 
     fn frame(number: u8, base: Option<u8>, present: Option<Present>) -> FrameRecord {
-        let mut table = ChunkTable::default();
-        (0..CHUNKS as u8).for_each(|chunk| table.push(ChunkId([number ^ chunk; 16]), 1000));
         let base = base.map(|frame| Base(vec![BaseRun { at: 0, frame: FrameId([frame; 32]), first: 1, count: 3 }]));
-        FrameRecord { id: FrameId([number; 32]), offset: 0, stored_len: 6000, codec: Codec::Zstd, table, present, base }
-    }
-
-    /// A store, and what is needed of it.
-    #[derive(Default)]
-    struct Scene {
-        facts: Facts,
-        marks: Marks,
+        FrameRecord { present, base, ..whole(number) }
     }
 
     impl Scene {
-        fn pack(&mut self, frames: Vec<FrameRecord>) -> u32 {
-            let number = self.facts.packs.len() as u32;
-            let size = 500 + 6000 * frames.len() as u64;
-            let name = ObjectName([number as u8 + 1; 32]);
-            let number = self.facts.add(&PackRecord { name, kind: Kind::DataPack, size, frames }, &mut self.marks, true);
-            self.facts.packs[number as usize].settled = true;
-            number
-        }
-
-        fn needs(&mut self, frame: u8, first: u32, count: u32) {
-            self.marks.add_run(&Run { frame: FrameId([frame; 32]), first, count });
-        }
-
         fn plan(&mut self, max_unused: MaxUnused) -> Result<Plan> {
             self.facts.mark_used_bases(&mut self.marks);
             plan(&self.facts, &mut self.marks, &Condemned::default(), &Limits { max_unused, max_repack: None })
@@ -472,8 +447,7 @@ mod tests {
     #[test]
     fn what_several_thinned_copies_give_together_stays() {
         let mut scene = Scene::default();
-        let present =
-            |from: u32, to: u32| Some(Present::from_flags((0..CHUNKS).map(|i| (from..to).contains(&i)).collect::<Vec<_>>().into_iter()));
+        let present = |from: u32, to: u32| Some(only(from..to));
         scene.pack(vec![frame(1, None, present(0, 4)), frame(2, None, None)]);
         scene.pack(vec![frame(1, None, present(2, 6))]);
         scene.needs(1, 1, 5);
